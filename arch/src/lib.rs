@@ -1,0 +1,2 @@
+//! Architectures.
+#![no_std]

@@ -1,0 +1,3 @@
+//! QKernel.
+#![no_std]
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! QKernel image.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Quark.
+fn main() {}
