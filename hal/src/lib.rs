@@ -1,2 +1,61 @@
-//! HAL.
-#![no_std]
+//! Quark's hardware abstraction: the contract QKernel programs against, the safe machinery on top, and the
+//! machines behind it.
+//!
+//! QKernel calls the functions of this crate's modules; each hands the call to the machine that BootInfo names
+//! through the traits in [`contract`]. On a hosted target (`cargo test`) the machine is [`fake`].
+#![cfg_attr(target_os = "none", no_std)]
+
+extern crate alloc;
+
+pub mod aspace;
+pub mod boot;
+pub mod clock;
+pub mod contract;
+pub mod host;
+pub mod sync;
+pub mod thread;
+pub mod uapi;
+pub mod user;
+
+#[cfg(target_os = "none")]
+pub mod bare;
+#[cfg(target_os = "none")]
+mod heap;
+#[cfg(target_os = "none")]
+mod logger;
+#[cfg(target_os = "none")]
+pub mod process;
+
+#[cfg(not(target_os = "none"))]
+pub mod fake;
+
+cfg_if::cfg_if! {
+    if #[cfg(target_arch = "x86_64")] {
+        /// The architecture this build runs on.
+        pub use arch::x86_64 as native;
+    } else if #[cfg(target_arch = "aarch64")] {
+        /// The architecture this build runs on.
+        pub use arch::aarch64 as native;
+    }
+}
+
+pub use native::{FpState, UserContext};
+pub use qlib::{Errno, VirtAddr};
+
+/// Calls the machine's implementation of a contract function.
+macro_rules! machine {
+    ($trait:ident :: $f:ident ( $($arg:expr),* $(,)? )) => {{
+        #[cfg(target_os = "none")]
+        {
+            match $crate::boot::kind() {
+                qlib::boot::MachineKind::Kvm => <$crate::bare::Bare as $crate::contract::$trait>::$f($($arg),*),
+                qlib::boot::MachineKind::Process => <$crate::process::Process as $crate::contract::$trait>::$f($($arg),*),
+            }
+        }
+        #[cfg(not(target_os = "none"))]
+        {
+            <$crate::fake::Fake as $crate::contract::$trait>::$f($($arg),*)
+        }
+    }};
+}
+pub(crate) use machine;

@@ -6,6 +6,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const PAGE_SIZE: u64 = 4096;
 /// log2 of [`PAGE_SIZE`].
 pub const PAGE_SHIFT: u32 = 12;
+/// [`PAGE_SIZE`] as a `usize`.
+pub const PAGE_SIZE_USIZE: usize = PAGE_SIZE as usize;
 
 macro_rules! address {
     ($(#[$doc:meta])* $name:ident) => {

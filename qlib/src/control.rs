@@ -272,13 +272,22 @@ fn put_process(w: &mut Writer, p: &ProcessSpec) {
         w.u32(*g);
     });
     w.u32(p.umask);
-    for set in [p.caps.bounding, p.caps.effective, p.caps.inheritable, p.caps.permitted, p.caps.ambient] {
+    for set in [
+        p.caps.bounding,
+        p.caps.effective,
+        p.caps.inheritable,
+        p.caps.permitted,
+        p.caps.ambient,
+    ] {
         w.u64(set);
     }
     w.list(&p.rlimits, |w, r| {
         w.u32(r.resource).u64(r.soft).u64(r.hard);
     });
-    w.u8(p.no_new_privs as u8).u8(p.terminal as u8).u32(p.rows).u32(p.cols);
+    w.u8(p.no_new_privs as u8)
+        .u8(p.terminal as u8)
+        .u32(p.rows)
+        .u32(p.cols);
     w.list(&p.stdio, |w, h| {
         w.u64(h.0);
     });
@@ -308,7 +317,13 @@ fn get_process(r: &mut Reader<'_>) -> Result<ProcessSpec, WireError> {
             permitted: r.u64()?,
             ambient: r.u64()?,
         },
-        rlimits: r.list(|r| Ok(Rlimit { resource: r.u32()?, soft: r.u64()?, hard: r.u64()? }))?,
+        rlimits: r.list(|r| {
+            Ok(Rlimit {
+                resource: r.u32()?,
+                soft: r.u64()?,
+                hard: r.u64()?,
+            })
+        })?,
         no_new_privs: get_bool(r)?,
         terminal: get_bool(r)?,
         rows: r.u32()?,
@@ -325,7 +340,10 @@ impl Command {
             Command::Create(c) => {
                 w.u32(1).bytes(&c.id).bytes(&c.hostname).bytes(&c.domainname);
                 w.list(&c.mounts, |w, m| {
-                    w.u32(m.kind as u32).bytes(&m.destination).bytes(&m.source).bytes(&m.fstype);
+                    w.u32(m.kind as u32)
+                        .bytes(&m.destination)
+                        .bytes(&m.source)
+                        .bytes(&m.fstype);
                     w.u64(m.flags).bytes(&m.options).u64(m.handle.0).bytes(&m.name);
                 });
                 for paths in [&c.masked_paths, &c.readonly_paths, &c.sysctls] {
@@ -334,7 +352,12 @@ impl Command {
                     });
                 }
                 w.list(&c.devices, |w, d| {
-                    w.bytes(&d.path).u32(d.mode).u32(d.major).u32(d.minor).u32(d.uid).u32(d.gid);
+                    w.bytes(&d.path)
+                        .u32(d.mode)
+                        .u32(d.major)
+                        .u32(d.minor)
+                        .u32(d.uid)
+                        .u32(d.gid);
                 });
                 put_process(&mut w, &c.process);
             }
@@ -398,8 +421,16 @@ impl Command {
             }),
             2 => Command::Start,
             3 => Command::Exec(ExecId(r.u32()?), get_process(&mut r)?),
-            4 => Command::Signal { exec: ExecId(r.u32()?), signo: r.u32()?, all: get_bool(&mut r)? },
-            5 => Command::Resize { exec: ExecId(r.u32()?), rows: r.u32()?, cols: r.u32()? },
+            4 => Command::Signal {
+                exec: ExecId(r.u32()?),
+                signo: r.u32()?,
+                all: get_bool(&mut r)?,
+            },
+            5 => Command::Resize {
+                exec: ExecId(r.u32()?),
+                rows: r.u32()?,
+                cols: r.u32()?,
+            },
             6 => Command::OutOfMemory,
             7 => Command::Processes,
             _ => return Err(WireError::Range),
@@ -431,7 +462,13 @@ impl Event {
             }
             Event::Processes(list) => {
                 w.u32(6).list(list, |w, p| {
-                    w.u32(p.pid).u32(p.ppid).u32(p.uid).u8(p.state).u64(p.start_s).u64(p.cpu_ms).bytes(&p.cmdline);
+                    w.u32(p.pid)
+                        .u32(p.ppid)
+                        .u32(p.uid)
+                        .u8(p.state)
+                        .u64(p.start_s)
+                        .u64(p.cpu_ms)
+                        .bytes(&p.cmdline);
                 });
             }
             Event::OomKilled { pid } => {
@@ -447,9 +484,19 @@ impl Event {
         let event = match r.u32()? {
             1 => Event::Ready,
             2 => Event::Created,
-            3 => Event::Started { exec: ExecId(r.u32()?), pid: r.u32()? },
-            4 => Event::Failed { exec: ExecId(r.u32()?), errno: r.u32()? as i32, message: r.bytes()? },
-            5 => Event::Exited { exec: ExecId(r.u32()?), status: r.u32()? },
+            3 => Event::Started {
+                exec: ExecId(r.u32()?),
+                pid: r.u32()?,
+            },
+            4 => Event::Failed {
+                exec: ExecId(r.u32()?),
+                errno: r.u32()? as i32,
+                message: r.bytes()?,
+            },
+            5 => Event::Exited {
+                exec: ExecId(r.u32()?),
+                status: r.u32()?,
+            },
             6 => Event::Processes(r.list(|r| {
                 Ok(ProcessEntry {
                     pid: r.u32()?,

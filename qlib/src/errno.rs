@@ -37,7 +37,11 @@ errnos! {
 impl Errno {
     /// Decodes a Linux system-call return value: `-4095..=-1` is an error, all else a value.
     pub const fn from_ret(ret: i64) -> Result<u64, Errno> {
-        if ret < 0 && ret >= -4095 { Err(Errno(-ret as i32)) } else { Ok(ret as u64) }
+        if ret < 0 && ret >= -4095 {
+            Err(Errno(-ret as i32))
+        } else {
+            Ok(ret as u64)
+        }
     }
 
     /// Encodes a result as a Linux system-call return value.

@@ -14,5 +14,5 @@ pub mod errno;
 pub mod qcall;
 pub mod wire;
 
-pub use addr::{PhysAddr, VirtAddr};
+pub use addr::{PAGE_SHIFT, PAGE_SIZE, PAGE_SIZE_USIZE, PhysAddr, VirtAddr};
 pub use errno::Errno;

@@ -75,7 +75,13 @@ pub struct Reply {
 impl Reply {
     /// A reply that carries only a result.
     pub const fn of(tag: u64, r: Result<u64, Errno>) -> Self {
-        Self { tag, result: Errno::to_ret(r), handle: HandleId::NONE, data_len: 0, reserved: 0 }
+        Self {
+            tag,
+            result: Errno::to_ret(r),
+            handle: HandleId::NONE,
+            data_len: 0,
+            reserved: 0,
+        }
     }
 }
 

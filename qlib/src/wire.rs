@@ -96,7 +96,10 @@ impl<'a> Reader<'a> {
         Ok(self.take(n)?.to_vec())
     }
     /// Reads a list whose elements take at least one byte each.
-    pub fn list<T>(&mut self, mut f: impl FnMut(&mut Self) -> Result<T, WireError>) -> Result<Vec<T>, WireError> {
+    pub fn list<T>(
+        &mut self,
+        mut f: impl FnMut(&mut Self) -> Result<T, WireError>,
+    ) -> Result<Vec<T>, WireError> {
         let n = self.u32()? as usize;
         if n > self.0.len() {
             return Err(WireError::Short);
@@ -109,6 +112,10 @@ impl<'a> Reader<'a> {
     }
     /// Checks that the whole message was read.
     pub fn end(self) -> Result<(), WireError> {
-        if self.0.is_empty() { Ok(()) } else { Err(WireError::Trailing) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(WireError::Trailing)
+        }
     }
 }

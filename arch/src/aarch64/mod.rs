@@ -1,0 +1,11 @@
+//! aarch64.
+
+pub mod context;
+pub mod sigframe;
+
+pub use context::{FpState, UserContext};
+
+/// `AT_PLATFORM` and `uname -m`.
+pub const MACHINE_NAME: &str = "aarch64";
+/// ELF `e_machine` of this architecture.
+pub const ELF_MACHINE: u16 = 183;

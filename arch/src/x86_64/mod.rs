@@ -1,0 +1,11 @@
+//! x86_64.
+
+pub mod context;
+pub mod sigframe;
+
+pub use context::{FpState, UserContext};
+
+/// `AT_PLATFORM` and `uname -m`.
+pub const MACHINE_NAME: &str = "x86_64";
+/// ELF `e_machine` of this architecture.
+pub const ELF_MACHINE: u16 = 62;

@@ -1,0 +1,174 @@
+//! Address spaces of apps.
+
+use crate::host::Handle;
+use crate::machine;
+use alloc::sync::Arc;
+use bitflags::bitflags;
+use core::sync::atomic::AtomicU32;
+use qlib::boot::Range;
+use qlib::{Errno, VirtAddr};
+
+bitflags! {
+    /// Page protection; the bits are PROT_* of `mmap(2)`.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Prot: u32 {
+        /// Readable.
+        const READ = 1;
+        /// Writable.
+        const WRITE = 2;
+        /// Executable.
+        const EXEC = 4;
+    }
+}
+
+/// How the app touched a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Load.
+    Read,
+    /// Store.
+    Write,
+    /// Instruction fetch.
+    Execute,
+}
+
+/// What became of a page fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultOutcome {
+    /// The page is there now; the app goes on.
+    Resolved,
+    /// Nothing is mapped: SIGSEGV, SEGV_MAPERR.
+    Unmapped,
+    /// The protection forbids it: SIGSEGV, SEGV_ACCERR.
+    Protection,
+    /// The file ends before the page: SIGBUS, BUS_ADRERR.
+    BusError,
+    /// No memory is left.
+    OutOfMemory,
+}
+
+/// Advice of `madvise(2)` that a machine can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Advice {
+    /// Contents may go; private memory reads as zero (or as the file) afterwards.
+    DontNeed,
+    /// As `DontNeed`, lazily.
+    Free,
+    /// Will be needed soon.
+    WillNeed,
+    /// Drops pages of a shared mapping's file (MADV_REMOVE).
+    Remove,
+    /// Not copied by fork.
+    DontFork,
+    /// Copied by fork again.
+    DoFork,
+    /// Zero in the child after fork.
+    WipeOnFork,
+    /// Kept after fork again.
+    KeepOnFork,
+    /// Huge pages wanted.
+    HugePage,
+    /// Huge pages not wanted.
+    NoHugePage,
+}
+
+#[cfg(target_os = "none")]
+pub(crate) type MachineSpace = crate::bare::space::BareSpace;
+#[cfg(not(target_os = "none"))]
+pub(crate) type MachineSpace = crate::fake::FakeSpace;
+
+/// An address space as the machines see it.
+pub struct SpaceInner {
+    /// Threads that live in it.
+    pub(crate) users: AtomicU32,
+    /// What the machine keeps.
+    pub(crate) machine: MachineSpace,
+}
+
+impl SpaceInner {
+    pub(crate) fn new(machine: MachineSpace) -> Self {
+        Self { users: AtomicU32::new(0), machine }
+    }
+}
+
+/// A counted reference to an address space. All ranges are page-aligned and inside [`user_range`]; QKernel keeps the
+/// areas (vmas) and calls these to make them so.
+#[derive(Clone)]
+pub struct AddressSpace(pub(crate) Arc<SpaceInner>);
+
+impl AddressSpace {
+    /// Whether both are the same address space.
+    pub fn same(&self, other: &AddressSpace) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+    /// Gives the calling thread an empty address space of its own (exec).
+    ///
+    /// # Errors
+    /// ENOMEM or EAGAIN.
+    pub fn replace(&self) -> Result<AddressSpace, Errno> {
+        machine!(Spaces::replace(&self.0)).map(AddressSpace)
+    }
+    /// Maps private zero-filled memory, replacing what was there.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn map_anon(&self, range: Range, prot: Prot) -> Result<(), Errno> {
+        machine!(Spaces::map_anon(&self.0, range, prot))
+    }
+    /// Maps a host file from `offset` (page-aligned), replacing what was there.
+    ///
+    /// # Errors
+    /// As `mmap(2)`.
+    pub fn map_file(&self, range: Range, prot: Prot, h: Handle, offset: u64, shared: bool) -> Result<(), Errno> {
+        machine!(Spaces::map_file(&self.0, range, prot, h, offset, shared))
+    }
+    /// Unmaps; holes are fine.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn unmap(&self, range: Range) -> Result<(), Errno> {
+        machine!(Spaces::unmap(&self.0, range))
+    }
+    /// Changes the protection of mapped pages.
+    ///
+    /// # Errors
+    /// EACCES (a read-only file mapped shared), ENOMEM.
+    pub fn protect(&self, range: Range, prot: Prot) -> Result<(), Errno> {
+        machine!(Spaces::protect(&self.0, range, prot))
+    }
+    /// Moves and resizes one mapping.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn remap(&self, old: Range, new: Range) -> Result<(), Errno> {
+        machine!(Spaces::remap(&self.0, old, new))
+    }
+    /// Applies advice.
+    ///
+    /// # Errors
+    /// As `madvise(2)`.
+    pub fn advise(&self, range: Range, advice: Advice) -> Result<(), Errno> {
+        machine!(Spaces::advise(&self.0, range, advice))
+    }
+    /// Tells residency, one byte per page.
+    ///
+    /// # Errors
+    /// ENOMEM when part of the range is unmapped.
+    pub fn resident(&self, range: Range, out: &mut [u8]) -> Result<(), Errno> {
+        machine!(Spaces::resident(&self.0, range, out))
+    }
+    /// Tries to resolve a page fault of the app.
+    pub fn fault(&self, addr: VirtAddr, access: Access) -> FaultOutcome {
+        machine!(Spaces::fault(&self.0, addr, access))
+    }
+}
+
+/// Addresses apps may use.
+pub fn user_range() -> Range {
+    machine!(Spaces::user_range())
+}
+
+/// Ranges inside [`user_range`] that are the machine's own.
+pub fn reserved() -> &'static [Range] {
+    machine!(Spaces::reserved())
+}

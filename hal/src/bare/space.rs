@@ -1,0 +1,5 @@
+//! Address spaces of the bare machine.
+
+/// What the pager keeps of an address space.
+#[derive(Default)]
+pub(crate) struct BareSpace {}
