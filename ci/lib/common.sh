@@ -59,3 +59,14 @@ apt_need() {
   as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
     --no-install-recommends install "${missing[@]}" >/dev/null
 }
+
+# The environment every cargo call of this project runs in.
+rust_environment() {
+  # A RUSTFLAGS from outside silently replaces the per-target flags of .cargo/config.toml.
+  unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS CARGO_BUILD_TARGET
+  case ":$PATH:" in
+    *":$HOME/.cargo/bin:"*) ;;
+    *) [ -d "$HOME/.cargo/bin" ] && PATH=$HOME/.cargo/bin:$PATH ;;
+  esac
+  export PATH
+}
