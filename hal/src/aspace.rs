@@ -87,7 +87,10 @@ pub struct SpaceInner {
 
 impl SpaceInner {
     pub(crate) fn new(machine: MachineSpace) -> Self {
-        Self { users: AtomicU32::new(0), machine }
+        Self {
+            users: AtomicU32::new(0),
+            machine,
+        }
     }
 }
 
@@ -119,7 +122,14 @@ impl AddressSpace {
     ///
     /// # Errors
     /// As `mmap(2)`.
-    pub fn map_file(&self, range: Range, prot: Prot, h: Handle, offset: u64, shared: bool) -> Result<(), Errno> {
+    pub fn map_file(
+        &self,
+        range: Range,
+        prot: Prot,
+        h: Handle,
+        offset: u64,
+        shared: bool,
+    ) -> Result<(), Errno> {
         machine!(Spaces::map_file(&self.0, range, prot, h, offset, shared))
     }
     /// Unmaps; holes are fine.

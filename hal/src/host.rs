@@ -58,11 +58,17 @@ fn segment_at(segments: &[UserSlice], mut skip: usize) -> Option<UserSlice> {
 impl<'a> Dest<'a> {
     /// Bytes go to the app.
     pub fn user(segments: &'a [UserSlice]) -> Self {
-        Self { kind: DestKind::User(segments), done: 0 }
+        Self {
+            kind: DestKind::User(segments),
+            done: 0,
+        }
     }
     /// Bytes go to a kernel buffer.
     pub fn kernel(buf: &'a mut [u8]) -> Self {
-        Self { kind: DestKind::Kernel(buf), done: 0 }
+        Self {
+            kind: DestKind::Kernel(buf),
+            done: 0,
+        }
     }
     /// Room left, bytes.
     pub fn remaining(&self) -> usize {
@@ -89,7 +95,9 @@ impl<'a> Dest<'a> {
             }
             DestKind::User(segments) => {
                 while n < bytes.len() {
-                    let Some(seg) = segment_at(segments, self.done) else { break };
+                    let Some(seg) = segment_at(segments, self.done) else {
+                        break;
+                    };
                     let part = seg.len().min(bytes.len() - n);
                     match copy_out_partial(seg.addr(), &bytes[n..n + part]) {
                         Ok(()) => {}
@@ -142,11 +150,17 @@ fn rest(segments: &[UserSlice], mut skip: usize) -> Vec<UserSlice> {
 impl<'a> Src<'a> {
     /// Bytes come from the app.
     pub fn user(segments: &'a [UserSlice]) -> Self {
-        Self { kind: SrcKind::User(segments), done: 0 }
+        Self {
+            kind: SrcKind::User(segments),
+            done: 0,
+        }
     }
     /// Bytes come from a kernel buffer.
     pub fn kernel(buf: &'a [u8]) -> Self {
-        Self { kind: SrcKind::Kernel(buf), done: 0 }
+        Self {
+            kind: SrcKind::Kernel(buf),
+            done: 0,
+        }
     }
     /// Bytes left.
     pub fn remaining(&self) -> usize {
@@ -173,7 +187,9 @@ impl<'a> Src<'a> {
             }
             SrcKind::User(segments) => {
                 while n < buf.len() {
-                    let Some(seg) = segment_at(segments, self.done) else { break };
+                    let Some(seg) = segment_at(segments, self.done) else {
+                        break;
+                    };
                     let part = seg.len().min(buf.len() - n);
                     match copy_in_partial(&mut buf[n..n + part], seg.addr()) {
                         Ok(()) => {}

@@ -20,6 +20,8 @@ pub mod user;
 #[cfg(target_os = "none")]
 pub mod bare;
 #[cfg(target_os = "none")]
+mod entry;
+#[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]
 mod logger;

@@ -119,7 +119,11 @@ pub fn spawn(
 ///
 /// # Errors
 /// As [`spawn`].
-pub fn start(thread: &ThreadRef, space: NewSpace<'_>, f: impl FnOnce() + Send + 'static) -> Result<(), Errno> {
+pub fn start(
+    thread: &ThreadRef,
+    space: NewSpace<'_>,
+    f: impl FnOnce() + Send + 'static,
+) -> Result<(), Errno> {
     machine!(Threads::spawn(thread, space, Box::new(f)))
 }
 

@@ -34,7 +34,9 @@ macro_rules! plain {
     };
 }
 
-plain!(u8, u16, u32, u64, i8, i16, i32, i64, usize, isize, [u32; 2], [i32; 2], [u64; 2], [i64; 2]);
+plain!(
+    u8, u16, u32, u64, i8, i16, i32, i64, usize, isize, [u32; 2], [i32; 2], [u64; 2], [i64; 2]
+);
 plain!(
     general::stat,
     general::statx,

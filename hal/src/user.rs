@@ -16,14 +16,18 @@ pub struct UserSlice {
 /// Whether `[addr, addr + len)` lies in the app's part of the address space.
 pub fn is_user_range(addr: u64, len: u64) -> bool {
     let user = aspace::user_range();
-    let Some(end) = addr.checked_add(len) else { return false };
+    let Some(end) = addr.checked_add(len) else {
+        return false;
+    };
     if addr > user.end || end > user.end {
         return false;
     }
     if len == 0 {
         return true;
     }
-    crate::aspace::reserved().iter().all(|r| end <= r.start || addr >= r.end || !r.contains(kernel_start()))
+    crate::aspace::reserved()
+        .iter()
+        .all(|r| end <= r.start || addr >= r.end || !r.contains(kernel_start()))
 }
 
 /// Start of the kernel's own reserved range (the vDSO may be read by calls, the kernel may not).
@@ -37,7 +41,14 @@ impl UserSlice {
     /// # Errors
     /// EFAULT when it leaves the app's part of the address space.
     pub fn new(addr: u64, len: u64) -> Result<Self, Errno> {
-        if is_user_range(addr, len) { Ok(Self { addr, len: len as usize }) } else { Err(Errno::EFAULT) }
+        if is_user_range(addr, len) {
+            Ok(Self {
+                addr,
+                len: len as usize,
+            })
+        } else {
+            Err(Errno::EFAULT)
+        }
     }
     /// First byte.
     pub fn addr(&self) -> u64 {
@@ -54,11 +65,17 @@ impl UserSlice {
     /// The part after `n` bytes.
     pub fn skip(&self, n: usize) -> Self {
         let n = n.min(self.len);
-        Self { addr: self.addr + n as u64, len: self.len - n }
+        Self {
+            addr: self.addr + n as u64,
+            len: self.len - n,
+        }
     }
     /// The first `n` bytes.
     pub fn first(&self, n: usize) -> Self {
-        Self { addr: self.addr, len: self.len.min(n) }
+        Self {
+            addr: self.addr,
+            len: self.len.min(n),
+        }
     }
     /// Copies all of it into a vector of at most `max` bytes.
     ///
@@ -137,7 +154,10 @@ impl<T> Copy for UserPtr<T> {}
 impl<T: Plain> UserPtr<T> {
     /// Wraps an address; nothing is checked before use.
     pub fn new(addr: u64) -> Self {
-        Self { addr, of: PhantomData }
+        Self {
+            addr,
+            of: PhantomData,
+        }
     }
     /// `None` when the address is 0.
     pub fn nonnull(addr: u64) -> Option<Self> {
@@ -176,7 +196,10 @@ impl<T: Plain> UserPtr<T> {
     /// # Errors
     /// EFAULT, or ENOMEM past 16 MiB.
     pub fn read_vec(&self, n: usize) -> Result<Vec<T>, Errno> {
-        let bytes = n.checked_mul(size_of::<T>()).filter(|b| *b <= 16 << 20).ok_or(Errno::ENOMEM)?;
+        let bytes = n
+            .checked_mul(size_of::<T>())
+            .filter(|b| *b <= 16 << 20)
+            .ok_or(Errno::ENOMEM)?;
         if !is_user_range(self.addr, bytes as u64) {
             return Err(Errno::EFAULT);
         }
@@ -245,7 +268,11 @@ fn check_word(addr: u64) -> Result<(), Errno> {
     if addr % 4 != 0 {
         return Err(Errno::EINVAL);
     }
-    if is_user_range(addr, 4) { Ok(()) } else { Err(Errno::EFAULT) }
+    if is_user_range(addr, 4) {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
 }
 
 /// Leaves the kernel for the app; nothing on the kernel stack is dropped. `fp` `None` keeps what is live.

@@ -1,6 +1,8 @@
 //! aarch64.
 
 pub mod context;
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
+mod entry;
 pub mod sigframe;
 
 pub use context::{FpState, UserContext};

@@ -1,6 +1,8 @@
 //! x86_64.
 
 pub mod context;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+mod entry;
 pub mod sigframe;
 
 pub use context::{FpState, UserContext};

@@ -43,7 +43,13 @@ pub trait HostService {
     fn connect(h: Handle, addr: &[u8]) -> Result<(), Errno>;
     fn listen(h: Handle, backlog: u32) -> Result<(), Errno>;
     fn accept(h: Handle) -> Result<(Handle, Vec<u8>), Errno>;
-    fn send_msg(h: Handle, addr: &[u8], control: &[u8], src: &mut Src<'_>, flags: u32) -> Result<usize, Errno>;
+    fn send_msg(
+        h: Handle,
+        addr: &[u8],
+        control: &[u8],
+        src: &mut Src<'_>,
+        flags: u32,
+    ) -> Result<usize, Errno>;
     fn recv_msg(h: Handle, dest: &mut Dest<'_>, control_room: usize, flags: u32) -> Result<Received, Errno>;
     fn shutdown(h: Handle, how: u32) -> Result<(), Errno>;
     fn sock_name(h: Handle) -> Result<Vec<u8>, Errno>;

@@ -11,9 +11,7 @@ impl HostService for Fake {
     fn open(_dir: Handle, _name: &[u8], _flags: u32, _mode: u32, _owner: Owner) -> Result<Handle, Errno> {
         Err(Errno::ENOSYS)
     }
-    fn close(_h: Handle) {
-        
-    }
+    fn close(_h: Handle) {}
     fn stat(_dir: Handle, _name: &[u8]) -> Result<HostStat, Errno> {
         Err(Errno::ENOSYS)
     }
@@ -35,7 +33,13 @@ impl HostService for Fake {
     fn unlink(_dir: Handle, _name: &[u8], _is_dir: bool) -> Result<(), Errno> {
         Err(Errno::ENOSYS)
     }
-    fn rename(_old_dir: Handle, _old: &[u8], _new_dir: Handle, _new: &[u8], _flags: u32) -> Result<(), Errno> {
+    fn rename(
+        _old_dir: Handle,
+        _old: &[u8],
+        _new_dir: Handle,
+        _new: &[u8],
+        _flags: u32,
+    ) -> Result<(), Errno> {
         Err(Errno::ENOSYS)
     }
     fn chmod(_dir: Handle, _name: &[u8], _mode: u32) -> Result<(), Errno> {
@@ -46,7 +50,6 @@ impl HostService for Fake {
     }
     fn set_times(_dir: Handle, _name: &[u8], _times: [(i64, i64); 2]) -> Result<(), Errno> {
         Err(Errno::ENOSYS)
-        
     }
     fn truncate(_h: Handle, _len: u64) -> Result<(), Errno> {
         Err(Errno::ENOSYS)
@@ -111,10 +114,21 @@ impl HostService for Fake {
     fn accept(_h: Handle) -> Result<(Handle, Vec<u8>), Errno> {
         Err(Errno::ENOSYS)
     }
-    fn send_msg(_h: Handle, _addr: &[u8], _control: &[u8], _src: &mut Src<'_>, _flags: u32) -> Result<usize, Errno> {
+    fn send_msg(
+        _h: Handle,
+        _addr: &[u8],
+        _control: &[u8],
+        _src: &mut Src<'_>,
+        _flags: u32,
+    ) -> Result<usize, Errno> {
         Err(Errno::ENOSYS)
     }
-    fn recv_msg(_h: Handle, _dest: &mut Dest<'_>, _control_room: usize, _flags: u32) -> Result<Received, Errno> {
+    fn recv_msg(
+        _h: Handle,
+        _dest: &mut Dest<'_>,
+        _control_room: usize,
+        _flags: u32,
+    ) -> Result<Received, Errno> {
         Err(Errno::ENOSYS)
     }
     fn shutdown(_h: Handle, _how: u32) -> Result<(), Errno> {
@@ -138,7 +152,5 @@ impl HostService for Fake {
     fn control_send(_event: &[u8]) -> Result<(), Errno> {
         Err(Errno::ENOSYS)
     }
-    fn log(_level: u32, _line: &[u8]) {
-        
-    }
+    fn log(_level: u32, _line: &[u8]) {}
 }

@@ -20,6 +20,9 @@ pub fn boot(hooks: &'static crate::boot::Hooks) {
     info.memory_limit = u64::MAX;
     info.pids_limit = u64::MAX;
     // Outside the fake machine's user range.
-    info.image = qlib::boot::Range { start: 1 << 47, end: (1 << 47) + 4096 };
+    info.image = qlib::boot::Range {
+        start: 1 << 47,
+        end: (1 << 47) + 4096,
+    };
     crate::boot::init(info, hooks);
 }

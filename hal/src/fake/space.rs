@@ -30,12 +30,20 @@ impl FakeSpace {
     pub(crate) fn copy(&self) -> Self {
         Self(Mutex::new(self.pages().clone()))
     }
-    fn access(&self, addr: u64, len: usize, need: Prot, mut f: impl FnMut(usize, &mut [u8])) -> Result<(), usize> {
+    fn access(
+        &self,
+        addr: u64,
+        len: usize,
+        need: Prot,
+        mut f: impl FnMut(usize, &mut [u8]),
+    ) -> Result<(), usize> {
         let mut pages = self.pages();
         let mut done = 0;
         while done < len {
             let at = addr + done as u64;
-            let Some(page) = pages.get_mut(&(at / PAGE_SIZE)) else { return Err(done) };
+            let Some(page) = pages.get_mut(&(at / PAGE_SIZE)) else {
+                return Err(done);
+            };
             if !page.prot.contains(need) {
                 return Err(done);
             }
@@ -54,7 +62,9 @@ std::thread_local! {
 
 pub(crate) fn current() -> Arc<SpaceInner> {
     CURRENT.with(|c| {
-        c.borrow_mut().get_or_insert_with(|| Arc::new(SpaceInner::new(FakeSpace::default()))).clone()
+        c.borrow_mut()
+            .get_or_insert_with(|| Arc::new(SpaceInner::new(FakeSpace::default())))
+            .clone()
     })
 }
 
@@ -73,7 +83,10 @@ fn pages_of(r: Range) -> core::ops::Range<u64> {
 
 impl Spaces for Fake {
     fn user_range() -> Range {
-        Range { start: 0x1_0000, end: (1 << 47) - PAGE_SIZE }
+        Range {
+            start: 0x1_0000,
+            end: (1 << 47) - PAGE_SIZE,
+        }
     }
 
     fn reserved() -> &'static [Range] {
@@ -89,7 +102,13 @@ impl Spaces for Fake {
     fn map_anon(space: &SpaceInner, range: Range, prot: Prot) -> Result<(), Errno> {
         let mut pages = space.machine.pages();
         for n in pages_of(range) {
-            pages.insert(n, Page { prot, bytes: vec![0; PAGE_SIZE as usize] });
+            pages.insert(
+                n,
+                Page {
+                    prot,
+                    bytes: vec![0; PAGE_SIZE as usize],
+                },
+            );
         }
         Ok(())
     }
@@ -138,7 +157,10 @@ impl Spaces for Fake {
         }
         let mut moved = moved.into_iter();
         for n in pages_of(new) {
-            let page = moved.next().unwrap_or_else(|| Page { prot, bytes: vec![0; PAGE_SIZE as usize] });
+            let page = moved.next().unwrap_or_else(|| Page {
+                prot,
+                bytes: vec![0; PAGE_SIZE as usize],
+            });
             pages.insert(n, page);
         }
         Ok(())
@@ -169,7 +191,9 @@ impl Spaces for Fake {
 impl UserAccess for Fake {
     fn copy_in(dst: &mut [u8], src: u64) -> Result<(), usize> {
         let len = dst.len();
-        current().machine.access(src, len, Prot::READ, |at, page| dst[at..at + page.len()].copy_from_slice(page))
+        current().machine.access(src, len, Prot::READ, |at, page| {
+            dst[at..at + page.len()].copy_from_slice(page)
+        })
     }
 
     fn copy_out(dst: u64, src: &[u8]) -> Result<(), usize> {
@@ -180,7 +204,9 @@ impl UserAccess for Fake {
     }
 
     fn zero(dst: u64, len: usize) -> Result<(), usize> {
-        current().machine.access(dst, len, Prot::WRITE, |_, page| page.fill(0))
+        current()
+            .machine
+            .access(dst, len, Prot::WRITE, |_, page| page.fill(0))
     }
 
     fn load_u32(addr: u64) -> Result<u32, Errno> {
@@ -199,7 +225,10 @@ impl UserAccess for Fake {
                 page.copy_from_slice(&new.to_le_bytes());
             }
         };
-        current().machine.access(addr, 4, Prot::WRITE, swap).map_err(|_| Errno::EFAULT)?;
+        current()
+            .machine
+            .access(addr, 4, Prot::WRITE, swap)
+            .map_err(|_| Errno::EFAULT)?;
         Ok(found)
     }
 

@@ -29,7 +29,11 @@ fn monotonic_base() -> Instant {
 
 impl Threads for Fake {
     fn current() -> ThreadRef {
-        CURRENT.with(|c| c.borrow_mut().get_or_insert_with(|| Arc::new(Thread::new("test"))).clone())
+        CURRENT.with(|c| {
+            c.borrow_mut()
+                .get_or_insert_with(|| Arc::new(Thread::new("test")))
+                .clone()
+        })
     }
 
     fn spawn(thread: &Arc<Thread>, space: NewSpace<'_>, f: Box<dyn FnOnce() + Send>) -> Result<(), Errno> {
@@ -70,7 +74,13 @@ impl Threads for Fake {
         let mut token = me.machine.token.lock().unwrap_or_else(PoisonError::into_inner);
         while !*token {
             match deadline_ns {
-                None => token = me.machine.changed.wait(token).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    token = me
+                        .machine
+                        .changed
+                        .wait(token)
+                        .unwrap_or_else(PoisonError::into_inner)
+                }
                 Some(d) => {
                     let left = d.saturating_sub(Self::monotonic_ns());
                     if left == 0 {
@@ -85,7 +95,11 @@ impl Threads for Fake {
     }
 
     fn unpark(thread: &Thread) {
-        *thread.machine.token.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *thread
+            .machine
+            .token
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
         thread.machine.changed.notify_all();
     }
 
@@ -112,13 +126,18 @@ impl Clock for Fake {
     }
 
     fn realtime_ns() -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map(|d| d.as_nanos() as u64).unwrap_or(0)
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map(|d| d.as_nanos() as u64)
+            .unwrap_or(0)
     }
 
     fn random(buf: &mut [u8]) {
         use std::hash::{BuildHasher, Hasher};
         for b in buf {
-            *b = std::collections::hash_map::RandomState::new().build_hasher().finish() as u8;
+            *b = std::collections::hash_map::RandomState::new()
+                .build_hasher()
+                .finish() as u8;
         }
     }
 }

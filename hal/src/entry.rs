@@ -1,0 +1,27 @@
+//! From the image's entry point to the machine that BootInfo names.
+
+use crate::boot::{self, Hooks};
+use qlib::boot::{ABI_VERSION, BOOT_MAGIC, BootInfo, MachineKind};
+
+unsafe extern "Rust" {
+    /// Made by [`crate::kernel_entry!`] in the binary.
+    safe fn quark_kernel_hooks() -> &'static Hooks;
+}
+
+/// Called by the architecture's `_start` on the boot stack.
+///
+/// # Safety
+/// `info` is the boot page QVisor filled; this is the only thread, and nothing ran before.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn quark_kernel_main(info: *const BootInfo) -> ! {
+    // SAFETY: the caller promises a valid boot page.
+    let info = unsafe { *info };
+    let sound = info.magic == BOOT_MAGIC && info.abi_version == ABI_VERSION;
+    let kind = MachineKind::try_from(info.machine);
+    boot::init(info, quark_kernel_hooks());
+    match kind {
+        Ok(MachineKind::Kvm) => crate::bare::start(sound),
+        // An unknown machine cannot be addressed in its own way; a process at least can end itself.
+        _ => crate::process::start(sound && kind.is_ok()),
+    }
+}
