@@ -1,0 +1,136 @@
+"""OCI bundles for the tests: a config.json written here (not by the runtime under test) over a shared root file system."""
+import copy
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+
+from report import Skip
+
+CACHE = os.environ.get("QUARK_CACHE") or os.path.join(os.path.dirname(__file__), "..", "..", ".cache")
+CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID",
+                "CAP_SETUID", "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL",
+                "CAP_AUDIT_WRITE"]
+CONFIG = {
+    "ociVersion": "1.0.2",
+    "process": {
+        "terminal": False,
+        "user": {"uid": 0, "gid": 0},
+        "args": ["sh"],
+        "env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "TERM=xterm", "LC_ALL=C"],
+        "cwd": "/",
+        "capabilities": {k: CAPABILITIES for k in ("bounding", "effective", "permitted")},
+        "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 4096, "soft": 1024}],
+        "noNewPrivileges": True,
+    },
+    "root": {"path": "rootfs", "readonly": True},
+    "hostname": "container",
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+         "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+         "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]},
+        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+         "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]},
+        {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev", "ro"]},
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]},
+        {"destination": "/root", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=700"]},
+    ],
+    "linux": {
+        "resources": {},
+        "namespaces": [{"type": t} for t in ("pid", "network", "ipc", "uts", "mount")],
+        "maskedPaths": ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
+        "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+    },
+}
+
+
+def config(args, root, terminal=False, env=(), cwd="/", readonly=True, mounts=(), resources=None, change=None, host_network=False):
+    """Returns a configuration; `change` gets it last, for what has no argument here."""
+    c = copy.deepcopy(CONFIG)
+    c["process"].update(args=list(args), terminal=terminal, cwd=cwd)
+    c["process"]["env"] += list(env)
+    c["root"].update(path=root, readonly=readonly)
+    c["mounts"] += list(mounts)
+    c["linux"]["resources"] = resources or {}
+    if host_network:
+        c["linux"]["namespaces"] = [n for n in c["linux"]["namespaces"] if n["type"] != "network"]
+    if change:
+        change(c)
+    return c
+
+
+def write(directory, configuration):
+    """Writes config.json; returns the bundle's directory."""
+    os.makedirs(directory, exist_ok=True)
+    text = configuration if isinstance(configuration, str) else json.dumps(configuration, indent=1)
+    with open(os.path.join(directory, "config.json"), "w", encoding="utf-8") as f:
+        f.write(text)
+    return directory
+
+
+def skeleton(root):
+    for d in ("bin", "dev", "etc", "proc", "root", "sys", "tmp", "usr/bin", "usr/sbin", "sbin", "var", "mnt"):
+        os.makedirs(os.path.join(root, d), exist_ok=True)
+    for name, text in (("passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
+                       ("group", "root:x:0:\nnogroup:x:65534:\n"), ("hosts", "127.0.0.1 localhost\n")):
+        with open(os.path.join(root, "etc", name), "w", encoding="utf-8") as f:
+            f.write(text)
+
+
+def busybox(binary="/bin/busybox", name="busybox-root"):
+    """Makes the busybox root file system from a static busybox; returns its path."""
+    if not os.path.exists(binary):
+        raise Skip("no static busybox: apt-get install busybox-static")
+    with open(binary, "rb") as f:
+        key = hashlib.sha256(f.read()).hexdigest()[:12]
+    root = os.path.join(CACHE, "rootfs", f"{name}-{key}")
+    if os.path.exists(os.path.join(root, ".complete")):
+        return root
+    shutil.rmtree(root, ignore_errors=True)
+    skeleton(root)
+    shutil.copy(binary, os.path.join(root, "bin/busybox"))
+    # A foreign busybox cannot be asked, and Debian's are built alike: the host's list serves both.
+    listing = subprocess.run(["/bin/busybox", "--list"], stdout=subprocess.PIPE, check=True, text=True).stdout.split()
+    for applet in listing:
+        if applet != "busybox":
+            os.symlink("busybox", os.path.join(root, "bin", applet))
+    open(os.path.join(root, ".complete"), "w", encoding="utf-8").close()
+    return root
+
+
+DEBIAN_PACKAGES = ["python3", "perl", "gcc", "libc6-dev", "make", "git", "procps", "bzip2", "xz-utils", "ca-certificates"]
+
+
+def debian():
+    """Makes a Debian root file system with development tools with mmdebstrap; returns its path. Takes a minute, once."""
+    key = hashlib.sha256(" ".join(DEBIAN_PACKAGES).encode()).hexdigest()[:12]
+    root = os.path.join(CACHE, "rootfs", f"debian-{key}")
+    if os.path.exists(root):
+        return root
+    if not shutil.which("mmdebstrap"):
+        raise Skip("no mmdebstrap: apt-get install mmdebstrap")
+    new = root + ".new"
+    shutil.rmtree(new, ignore_errors=True)
+    os.makedirs(os.path.dirname(root), exist_ok=True)
+    # The machine's own apt sources, so that a configured mirror or proxy is used.
+    done = subprocess.run(
+        ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--include=" + ",".join(DEBIAN_PACKAGES),
+         "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
+         "--dpkgopt=path-exclude=/usr/share/locale/*", "bookworm", new, mirror()],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise Skip("mmdebstrap failed: " + done.stdout[-1500:])
+    # Device nodes of the host's are no business of a container's.
+    shutil.rmtree(os.path.join(new, "dev"), ignore_errors=True)
+    os.makedirs(os.path.join(new, "dev"))
+    os.rename(new, root)
+    return root
+
+
+def mirror():
+    common = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib", "common.sh")
+    return subprocess.run(["bash", "-c", f'. "{common}"; debian_mirror'], stdout=subprocess.PIPE, check=True,
+                          text=True).stdout.strip()

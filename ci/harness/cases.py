@@ -1,0 +1,113 @@
+"""What a group of program tests is made of: cases, most of them rows of a table."""
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from typing import Callable
+
+import bundle
+import process
+from report import Failure, Skip, check, equal
+from runtime import Runtime, settle
+
+# As expected output: what runc prints for the same command on the same bundle.
+SAME = object()
+
+
+@dataclass
+class Case:
+    """A named test; `body` gets a Context. `full`: only in the long run (make test-full)."""
+    name: str
+    body: Callable
+    full: bool = False
+
+
+class Context:
+    """What one case works with: the runtime under test, one to compare with, and a directory for bundles."""
+
+    def __init__(self, subject, flags, log):
+        self.log = log
+        self.directory = tempfile.mkdtemp(prefix="b.", dir="/tmp")
+        self.quark = Runtime(subject, log=log, flags=flags)
+        self.is_quark = self.quark.name.startswith("quark")
+        self._reference = None
+        self.bundles = 0
+
+    @property
+    def reference(self):
+        """runc, by which a result is judged where it is not known beforehand."""
+        if self._reference is None:
+            try:
+                self._reference = Runtime("runc", log=self.log, name="ref")
+            except Skip:
+                raise Skip("no runc to compare with: apt-get install runc") from None
+        return self._reference
+
+    def bundle(self, args, root, **settings):
+        """Writes a bundle; `args` may be a line for `sh -c`."""
+        if isinstance(args, str):
+            args = ["sh", "-c", args]
+        self.bundles += 1
+        return bundle.write(f"{self.directory}/{self.bundles}", bundle.config(args, root, **settings))
+
+    def finish(self):
+        """Removes everything; returns what was left behind."""
+        left = []
+        for r in (self.quark, self._reference):
+            if r is None:
+                continue
+            complaints = r.clean()
+            remaining = settle(5)
+            process.kill_all(remaining)
+            if r is self.quark:
+                left += complaints
+                left += [f"process {pid} ({name})" for pid, name in remaining.items()]
+                left += r.remains()
+            r.end()
+        process.reap()
+        shutil.rmtree(self.directory, ignore_errors=True)
+        return left
+
+
+def compare(result, out, rc, err):
+    """Judges a Result by literal expectations; `err` is a pattern, and empty unless told."""
+    if rc is not None and result.rc != rc:
+        raise Failure(f"exit status {result.rc}, expected {rc}\n{result}")
+    if out is not None:
+        equal(result.text, out, "stdout")
+    if err is None or not re.search(err, result.errors, re.S) or (err == "" and result.err):
+        if err is not None:
+            raise Failure(f"stderr: expected {err!r}\n{result}")
+    check(not result.held_open, "something still holds its stdout or stderr open")
+
+
+def shell(name, script, out=SAME, rc=0, err="", stdin=b"", root=None, timeout=60, full=False, **settings):
+    """A case that runs one script (or argument list) in a fresh container."""
+    def body(ctx):
+        b = ctx.bundle(script, root(), **settings)
+        if out is SAME:
+            expected = ctx.reference.run(b, stdin=stdin, timeout=timeout)
+            check(expected.rc == rc, f"the comparison itself failed\n{expected}")
+            result = ctx.quark.run(b, stdin=stdin, timeout=timeout)
+            compare(result, expected.text, rc, err)
+        else:
+            compare(ctx.quark.run(b, stdin=stdin, timeout=timeout), out, rc, err)
+    return Case(name, body, full)
+
+
+def table(rows, **common):
+    """Cases from rows (name, script, expected output[, further settings])."""
+    return [shell(name, script, out, **{**common, **(more[0] if more else {})}) for name, script, out, *more in rows]
+
+
+def native(source, name, flags=()):
+    """Builds a static helper from a C file with the host's compiler; returns its path."""
+    if not shutil.which("gcc"):
+        raise Skip("no gcc: apt-get install gcc libc6-dev")
+    target = os.path.join(bundle.CACHE, "bin", name)
+    if not os.path.exists(target) or os.path.getmtime(target) < os.path.getmtime(source):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        done = process.run(["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", target, source, *flags], timeout=120)
+        check(done.rc == 0, f"{source} does not compile\n{done}")
+    return target

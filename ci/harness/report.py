@@ -1,0 +1,111 @@
+"""Counting and telling: every case ends as passed, failed or skipped, and the last line says how many."""
+import os
+import sys
+import time
+import traceback
+
+
+class Failure(Exception):
+    """A case found something wrong; the message says what."""
+
+
+class Skip(Exception):
+    """A case cannot run here. `installable`: what is missing is something continuous integration can install."""
+
+    def __init__(self, message, installable=True):
+        super().__init__(message)
+        self.installable = installable
+
+
+def check(condition, message):
+    if not condition:
+        raise Failure(message)
+
+
+def equal(got, expected, what):
+    if got != expected:
+        raise Failure(f"{what}: expected {shorten(expected)}, got {shorten(got)}")
+
+
+def shorten(value, limit=1200):
+    text = value if isinstance(value, str) else repr(value)
+    if isinstance(value, bytes):
+        text = repr(value.decode("utf-8", "backslashreplace"))
+    elif isinstance(value, str):
+        text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit // 2]} [...] {text[-limit // 2:]}"
+
+
+class Report:
+    """Collects outcomes; `only` restricts to cases whose full name starts with one of its entries."""
+
+    def __init__(self, logs, only=()):
+        self.logs = logs
+        self.only = [o.rstrip("/") for o in only]
+        self.passed = self.failed = self.skipped = 0
+        self.failures, self.skips = [], []
+        self.strict = os.environ.get("CI", "") not in ("", "0", "false")
+        os.makedirs(logs, exist_ok=True)
+
+    def wanted(self, name):
+        """Whether a case, or anything below a stage or group of this name, was asked for."""
+        if not self.only:
+            return True
+        return any(name == o or name.startswith(o + "/") or o.startswith(name + "/") for o in self.only)
+
+    def log_path(self, name):
+        return os.path.join(self.logs, name.replace("/", "-").replace(" ", "_")[:120] + ".log")
+
+    def case(self, name, function):
+        """Runs one case; returns whether it passed."""
+        if not self.wanted(name):
+            return None
+        began = time.monotonic()
+        try:
+            function()
+        except Skip as e:
+            return self.skip(name, str(e), e.installable)
+        except Failure as e:
+            return self.fail(name, str(e), time.monotonic() - began)
+        except Exception:  # a case that breaks is a case that fails; the others still run
+            return self.fail(name, traceback.format_exc(), time.monotonic() - began)
+        return self.ok(name, time.monotonic() - began)
+
+    def ok(self, name, seconds=None, count=1):
+        self.passed += count
+        self.line("ok", name, seconds)
+        return True
+
+    def fail(self, name, message, seconds=None):
+        self.failed += 1
+        self.failures.append(name)
+        self.line("FAILED", name, seconds)
+        for text in message.rstrip().splitlines()[:60]:
+            print("        " + text)
+        with open(self.log_path(name), "a", encoding="utf-8") as f:
+            f.write(message + "\n")
+        sys.stdout.flush()
+        return False
+
+    def skip(self, name, why, installable=True):
+        if self.strict and installable:
+            return self.fail(name, f"skipped, which is a failure here: {why}")
+        self.skipped += 1
+        self.skips.append(f"{name}: {why}")
+        print(f"SKIPPED {name}: {why}", flush=True)
+        return None
+
+    @staticmethod
+    def line(word, name, seconds):
+        took = "" if seconds is None else f" ({seconds:.1f} s)"
+        print(f"{word:6} {name}{took}", flush=True)
+
+    def finish(self):
+        """Prints the end; returns the exit status."""
+        for s in self.skips:
+            print(f"not run: {s}")
+        for f in self.failures:
+            print(f"failed: {f}   {os.path.relpath(self.log_path(f))}")
+        print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped", flush=True)
+        nothing = self.passed + self.failed == 0
+        return 1 if self.failed or nothing else 0
