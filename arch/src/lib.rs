@@ -9,4 +9,5 @@ extern crate alloc;
 
 pub mod aarch64;
 pub mod signal;
+pub mod sysno;
 pub mod x86_64;

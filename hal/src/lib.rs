@@ -41,6 +41,8 @@ cfg_if::cfg_if! {
     }
 }
 
+pub use arch::signal;
+pub use arch::sysno::Sysno;
 pub use native::{FpState, UserContext};
 pub use qlib::{Errno, VirtAddr};
 

@@ -1,3 +1,15 @@
-//! QKernel.
+//! QKernel: Quark's guest kernel with the Linux system-call ABI.
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod fs;
+pub mod mm;
+pub mod sched;
+pub mod signal;
+pub mod syscall;
+pub mod task;
+pub mod time;

@@ -1,0 +1,4 @@
+//! Terminals.
+
+/// A terminal: line discipline, foreground group, window size.
+pub struct Tty {}

@@ -1,0 +1,3 @@
+//! Waiting and waking.
+
+pub mod wait;

@@ -1,0 +1,87 @@
+//! Credentials. Source: `credentials(7)`, `capabilities(7)`.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use qlib::control::Capabilities;
+
+/// Capability numbers (`uapi/linux/capability.h`).
+#[allow(missing_docs)]
+pub mod cap {
+    pub const CHOWN: u32 = 0;
+    pub const DAC_OVERRIDE: u32 = 1;
+    pub const DAC_READ_SEARCH: u32 = 2;
+    pub const FOWNER: u32 = 3;
+    pub const FSETID: u32 = 4;
+    pub const KILL: u32 = 5;
+    pub const SETGID: u32 = 6;
+    pub const SETUID: u32 = 7;
+    pub const SETPCAP: u32 = 8;
+    pub const NET_BIND_SERVICE: u32 = 10;
+    pub const NET_ADMIN: u32 = 12;
+    pub const NET_RAW: u32 = 13;
+    pub const IPC_LOCK: u32 = 14;
+    pub const IPC_OWNER: u32 = 15;
+    pub const SYS_CHROOT: u32 = 18;
+    pub const SYS_PTRACE: u32 = 19;
+    pub const SYS_ADMIN: u32 = 21;
+    pub const SYS_BOOT: u32 = 22;
+    pub const SYS_NICE: u32 = 23;
+    pub const SYS_RESOURCE: u32 = 24;
+    pub const SYS_TIME: u32 = 25;
+    pub const SYS_TTY_CONFIG: u32 = 26;
+    pub const MKNOD: u32 = 27;
+    pub const SETFCAP: u32 = 31;
+    pub const LAST: u32 = 40;
+}
+
+/// Who a task is. Immutable: changes make a new one.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)]
+pub struct Creds {
+    pub uid: u32,
+    pub euid: u32,
+    pub suid: u32,
+    pub fsuid: u32,
+    pub gid: u32,
+    pub egid: u32,
+    pub sgid: u32,
+    pub fsgid: u32,
+    pub groups: Arc<Vec<u32>>,
+    pub caps: Capabilities,
+    pub securebits: u32,
+    pub no_new_privs: bool,
+    pub keep_caps: bool,
+}
+
+impl Creds {
+    /// Whether the effective set holds capability `c` of [`cap`].
+    pub fn capable(&self, c: u32) -> bool {
+        self.caps.effective & (1 << c) != 0
+    }
+    /// Whether `gid` is the fs group or a supplementary one.
+    pub fn in_group(&self, gid: u32) -> bool {
+        self.fsgid == gid || self.groups.contains(&gid)
+    }
+    /// Whether the effective group or a supplementary one is `gid`.
+    pub fn in_egroup(&self, gid: u32) -> bool {
+        self.egid == gid || self.groups.contains(&gid)
+    }
+    /// Checks `mask` (4 read, 2 write, 1 execute) against mode and owner. Source: `path_resolution(7)`.
+    pub fn may_access(&self, mode: u32, uid: u32, gid: u32, mask: u32) -> bool {
+        let bits = if self.fsuid == uid {
+            mode >> 6
+        } else if self.in_group(gid) {
+            mode >> 3
+        } else {
+            mode
+        };
+        if bits & mask == mask {
+            return true;
+        }
+        let dir = mode & 0o170000 == 0o040000;
+        if self.capable(cap::DAC_OVERRIDE) && (mask & 1 == 0 || dir || mode & 0o111 != 0) {
+            return true;
+        }
+        self.capable(cap::DAC_READ_SEARCH) && (mask == 4 || dir && mask & 2 == 0)
+    }
+}

@@ -1,0 +1,122 @@
+//! A process (thread group), its group and session.
+
+use crate::fs::path::Path;
+use crate::sched::wait::WaitQueue;
+use crate::signal::{PendingSignals, SigAction};
+use crate::task::Task;
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
+use hal::sync::SpinLock;
+use qlib::control::ExecId;
+
+/// Number of RLIMIT_* resources.
+pub const RLIMITS: usize = 16;
+
+/// Signal handlers, shared with CLONE_SIGHAND.
+pub struct SigHandlers {
+    /// By signal number - 1.
+    pub actions: SpinLock<[SigAction; 64]>,
+}
+
+/// Stopped or continued, as wait reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopState {
+    /// Runs.
+    Running,
+    /// Stopped by the signal.
+    Stopped(u32),
+}
+
+/// Links of the process tree. One lock for all of it: [`crate::task::table`].
+#[derive(Default)]
+pub struct Family {
+    /// Parent.
+    pub parent: Option<Weak<Process>>,
+    /// Children, zombies included.
+    pub children: Vec<Arc<Process>>,
+    /// Process group.
+    pub pgid: u32,
+    /// Session.
+    pub session: Option<Arc<Session>>,
+}
+
+/// A session and its controlling terminal.
+pub struct Session {
+    /// Session id: the leader's pid.
+    pub sid: u32,
+    /// Controlling terminal.
+    pub tty: SpinLock<Option<Arc<crate::fs::tty::Tty>>>,
+}
+
+/// Resource usage, ns and counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// User time, ns.
+    pub user_ns: u64,
+    /// System time, ns.
+    pub system_ns: u64,
+    /// Largest resident set, KiB.
+    pub max_rss_kib: u64,
+    /// Minor faults.
+    pub minor_faults: u64,
+    /// Voluntary switches.
+    pub voluntary: u64,
+}
+
+/// A thread group.
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// Live tasks.
+    pub tasks: SpinLock<Vec<Arc<Task>>>,
+    /// Parent, children, group, session.
+    pub family: SpinLock<Family>,
+    /// Handlers.
+    pub handlers: SpinLock<Arc<SigHandlers>>,
+    /// Signals for any task of the process.
+    pub pending: SpinLock<PendingSignals>,
+    /// Woken when a child changes state, and when a signal comes that signalfd watches.
+    pub child_wait: WaitQueue,
+    /// Woken when a signal becomes pending (signalfd, sigtimedwait).
+    pub signal_wait: WaitQueue,
+    /// Woken when the process ends (pidfd, vfork).
+    pub exit_wait: WaitQueue,
+    /// Wait status once the group exits; -1 before.
+    pub exit_status: AtomicI32,
+    /// All tasks are gone; the parent may reap.
+    pub zombie: AtomicBool,
+    /// Signal the parent gets at the end (SIGCHLD), 0 = none.
+    pub exit_signal: AtomicU32,
+    /// Stop state and whether the parent was told (stop, continue).
+    pub stop: SpinLock<(StopState, bool, bool)>,
+    /// Resource limits: soft, hard.
+    pub rlimits: SpinLock<[(u64, u64); RLIMITS]>,
+    /// The program.
+    pub exe: SpinLock<Option<Path>>,
+    /// Usage of tasks that ended.
+    pub usage: SpinLock<Usage>,
+    /// Usage of reaped children.
+    pub child_usage: SpinLock<Usage>,
+    /// Start time, monotonic ns.
+    pub start_ns: u64,
+    /// The host started it as this.
+    pub exec_id: SpinLock<Option<ExecId>>,
+    /// `setitimer`, `timer_create`.
+    pub timers: SpinLock<crate::time::ProcessTimers>,
+    /// Has called execve (setpgid of a child then fails).
+    pub did_exec: AtomicBool,
+    /// PR_SET_DUMPABLE.
+    pub dumpable: AtomicU32,
+    /// PR_SET_CHILD_SUBREAPER.
+    pub subreaper: AtomicBool,
+    /// oom_score_adj.
+    pub oom_score_adj: AtomicI32,
+    /// Bytes read and written by calls, and calls, for `/proc/PID/io`.
+    pub io: [AtomicU64; 4],
+    /// Personality.
+    pub personality: AtomicU32,
+    /// SysV semaphore undo entries by (semaphore set, index).
+    pub sem_undo: SpinLock<BTreeMap<(u32, u32), i32>>,
+}

@@ -1,0 +1,130 @@
+//! Pids, and finding processes by them.
+
+use crate::task::{Process, Task};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use hal::sync::SpinLock;
+use qlib::Errno;
+
+/// Largest pid, as `/proc/sys/kernel/pid_max` shows it.
+pub const PID_MAX: u32 = 4_194_304;
+
+#[derive(Default)]
+struct Table {
+    tasks: BTreeMap<u32, Arc<Task>>,
+    processes: BTreeMap<u32, Arc<Process>>,
+    last: u32,
+    /// Numbers given out; freed when a task ends or a zombie is reaped.
+    count: u64,
+}
+
+/// All tasks and processes of the sandbox. Lock order: before every lock of a process or task.
+static TABLE: SpinLock<Table> = SpinLock::new(Table {
+    tasks: BTreeMap::new(),
+    processes: BTreeMap::new(),
+    last: 0,
+    count: 0,
+});
+
+/// Serialises changes of the process tree (parents, groups, sessions). Lock order: before [`TABLE`].
+pub static TREE: SpinLock<()> = SpinLock::new(());
+
+/// Takes a free number.
+///
+/// # Errors
+/// EAGAIN at the container's pids limit.
+pub fn allocate_id() -> Result<u32, Errno> {
+    let mut t = TABLE.lock();
+    if t.count >= hal::boot::info().pids_limit.min(u64::from(PID_MAX) / 2) {
+        return Err(Errno::EAGAIN);
+    }
+    let mut id = t.last;
+    loop {
+        id = if id + 1 >= PID_MAX { 300 } else { id + 1 };
+        if !t.tasks.contains_key(&id) && !t.processes.contains_key(&id) && !group_in_use(&t, id) {
+            break;
+        }
+    }
+    t.last = id;
+    t.count += 1;
+    Ok(id)
+}
+
+fn group_in_use(t: &Table, id: u32) -> bool {
+    // Numbers wrap late, so the walk over all processes is rare.
+    t.last > id
+        && t.processes.values().any(|p| {
+            let f = p.family.lock();
+            f.pgid == id || f.session.as_ref().is_some_and(|s| s.sid == id)
+        })
+}
+
+/// Gives back a number that was never published.
+pub fn release_id() {
+    TABLE.lock().count -= 1;
+}
+
+/// Publishes a task (and its process when it is the leader).
+pub fn insert(task: &Arc<Task>) {
+    let mut t = TABLE.lock();
+    t.tasks.insert(task.tid, task.clone());
+    if task.process.pid == task.tid {
+        t.processes.insert(task.tid, task.process.clone());
+    }
+}
+
+/// Forgets a task that ended. A leader's number stays taken until its process is reaped.
+pub fn remove_task(task: &Task) {
+    let removed = {
+        let mut t = TABLE.lock();
+        if task.process.pid != task.tid {
+            t.count -= 1;
+        }
+        t.tasks.remove(&task.tid)
+    };
+    drop(removed);
+}
+
+/// Moves the leader's number to `task` (exec by another thread of the group).
+pub fn remove_process(pid: u32) {
+    let removed = {
+        let mut t = TABLE.lock();
+        t.count -= 1;
+        t.processes.remove(&pid)
+    };
+    drop(removed);
+}
+
+/// Finds a task by its thread id.
+pub fn task(tid: u32) -> Option<Arc<Task>> {
+    TABLE.lock().tasks.get(&tid).cloned()
+}
+
+/// Finds a process (also a zombie) by its pid.
+pub fn process(pid: u32) -> Option<Arc<Process>> {
+    TABLE.lock().processes.get(&pid).cloned()
+}
+
+/// All processes in pid order, zombies included.
+pub fn processes() -> Vec<Arc<Process>> {
+    TABLE.lock().processes.values().cloned().collect()
+}
+
+/// Processes of group `pgid`.
+pub fn group(pgid: u32) -> Vec<Arc<Process>> {
+    processes()
+        .into_iter()
+        .filter(|p| p.family.lock().pgid == pgid)
+        .collect()
+}
+
+/// Number of live tasks.
+pub fn task_count() -> usize {
+    TABLE.lock().tasks.len()
+}
+
+/// The last number given out.
+pub fn last_id() -> u32 {
+    TABLE.lock().last
+}

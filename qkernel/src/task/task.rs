@@ -1,0 +1,124 @@
+//! A task: one thread of an app.
+
+use crate::fs::fdtable::FdTable;
+use crate::fs::path::FsContext;
+use crate::mm::Mm;
+use crate::signal::{PendingSignals, SigSet};
+use crate::task::creds::Creds;
+use crate::task::process::Process;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use hal::sync::SpinLock;
+use hal::thread::ThreadRef;
+
+/// Bits of [`Task::work`]: what must be done before the task returns to the app.
+pub mod work {
+    /// Look for signals.
+    pub const SIGNAL: u32 = 1;
+    /// The task must end (its group exits or execs).
+    pub const KILL: u32 = 2;
+    /// Run what other tasks asked ([`super::Task::run_on`]).
+    pub const CALL: u32 = 4;
+}
+
+/// Signal state of one task.
+#[derive(Default)]
+pub struct TaskSignals {
+    /// Blocked signals.
+    pub blocked: SigSet,
+    /// The mask to restore after a handler ran, set by `sigsuspend`, `ppoll` and the like.
+    pub saved: Option<SigSet>,
+    /// Signals for this task alone.
+    pub pending: PendingSignals,
+    /// Alternate stack: base, flags, size.
+    pub alt_stack: (u64, u32, u64),
+    /// Signals `sigtimedwait` waits for: they count as deliverable though blocked.
+    pub awaited: SigSet,
+}
+
+/// One thread of an app.
+pub struct Task {
+    /// Thread id in the sandbox's pid space.
+    pub tid: u32,
+    /// The thread group.
+    pub process: Arc<Process>,
+    /// The kernel thread.
+    pub thread: ThreadRef,
+    /// Who it is.
+    pub creds: SpinLock<Arc<Creds>>,
+    /// Descriptors; shared with CLONE_FILES.
+    pub files: SpinLock<Arc<FdTable>>,
+    /// Root, cwd, umask; shared with CLONE_FS.
+    pub fs: SpinLock<Arc<FsContext>>,
+    /// Memory; `None` once it exits.
+    pub mm: SpinLock<Option<Arc<Mm>>>,
+    /// Signal state. Lock order: after the process's signal lock.
+    pub signals: SpinLock<TaskSignals>,
+    /// [`work`] bits.
+    pub work: AtomicU32,
+    /// Name, NUL-padded (`PR_SET_NAME`).
+    pub comm: SpinLock<[u8; 16]>,
+    /// Where to store 0 and wake a futex when the task ends (CLONE_CHILD_CLEARTID).
+    pub clear_tid: AtomicU64,
+    /// Head of the robust futex list.
+    pub robust_list: AtomicU64,
+    /// Waiting for a vfork child, or `R`/`S`/`D`/`T`/`Z`/`X` as `/proc` shows it.
+    pub state: AtomicU32,
+    /// Has left its process.
+    pub exited: AtomicBool,
+    /// CPU time when last looked, ns: user, system.
+    pub cpu_ns: [AtomicU64; 2],
+    /// Nice value + 20.
+    pub nice: AtomicU32,
+    /// `PR_SET_PDEATHSIG`.
+    pub death_signal: AtomicU32,
+    /// Timer slack, ns.
+    pub timer_slack_ns: AtomicU64,
+    /// Start time, monotonic ns.
+    pub start_ns: u64,
+    /// The call `restart_syscall` continues: deadline and what to do.
+    pub restart: SpinLock<Option<crate::time::Restart>>,
+    /// Jobs other tasks gave this one (memory of its address space); run at [`work::CALL`].
+    pub calls: SpinLock<alloc::vec::Vec<alloc::boxed::Box<dyn FnOnce() + Send>>>,
+}
+
+impl Task {
+    /// Whether an interruptible wait must end.
+    pub fn interrupted(&self) -> bool {
+        self.work.load(Ordering::SeqCst) & (work::SIGNAL | work::KILL) != 0
+    }
+    /// Whether the task is being killed.
+    pub fn killed(&self) -> bool {
+        self.work.load(Ordering::SeqCst) & work::KILL != 0
+    }
+    /// Sets work bits and makes the task look at them.
+    pub fn notify(&self, bits: u32) {
+        self.work.fetch_or(bits, Ordering::SeqCst);
+        self.thread.kick();
+    }
+    /// A snapshot of the credentials.
+    pub fn creds(&self) -> Arc<Creds> {
+        self.creds.lock().clone()
+    }
+    /// The descriptor table.
+    pub fn files(&self) -> Arc<FdTable> {
+        self.files.lock().clone()
+    }
+    /// Root, cwd and umask.
+    pub fn fs(&self) -> Arc<FsContext> {
+        self.fs.lock().clone()
+    }
+    /// The memory, unless the task has ended.
+    pub fn mm(&self) -> Option<Arc<Mm>> {
+        self.mm.lock().clone()
+    }
+    /// The name without padding.
+    pub fn name(&self) -> alloc::vec::Vec<u8> {
+        let comm = self.comm.lock();
+        comm.iter().copied().take_while(|b| *b != 0).collect()
+    }
+    /// The state letter of `/proc/PID/stat`.
+    pub fn state_letter(&self) -> u8 {
+        self.state.load(Ordering::Relaxed) as u8
+    }
+}
