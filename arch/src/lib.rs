@@ -8,6 +8,9 @@
 extern crate alloc;
 
 pub mod aarch64;
+pub mod boot;
 pub mod signal;
 pub mod sysno;
+pub mod table;
+pub mod trap;
 pub mod x86_64;

@@ -1,9 +1,45 @@
 //! x86_64.
+//!
+//! Data half: [`boot`] (first register values), [`context`], [`doorbell`] (port numbers), [`paging`] (entry format),
+//! [`sigframe`], [`vector`] (interrupt numbers).
+//!
+//! Machine half, the same names on both architectures (what each promises stands at its items):
+//!
+//! | module | promises |
+//! |---|---|
+//! | `clock` | the free-running counter |
+//! | `cpu` | per-CPU tables (GDT, TSS), the stack a trap from user mode starts on, waiting for interrupts |
+//! | `fp` | saving and restoring the app's vector state |
+//! | `irq` | this CPU's interrupt controller, timer, interrupts to other CPUs |
+//! | `mmu` | switching address spaces, TLB maintenance, opening the app's memory (SMAP) |
+//! | `ports` | telling QVisor something by an exit |
+//! | `switch` | changing kernel stacks |
+//! | `trap_entry` | trap entries and the way to user mode |
+//! | `usercopy` | copies from and to app memory that survive faults |
 
+pub mod boot;
 pub mod context;
+pub mod doorbell;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 mod entry;
+pub mod paging;
 pub mod sigframe;
+pub mod vector;
+
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+mod machine {
+    pub mod clock;
+    pub mod cpu;
+    pub mod fp;
+    pub mod irq;
+    pub mod mmu;
+    pub mod ports;
+    pub mod switch;
+    pub mod trap_entry;
+    pub mod usercopy;
+}
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub use machine::{clock, cpu, fp, irq, mmu, ports, switch, trap_entry, usercopy};
 
 pub use context::{FpState, UserContext};
 
