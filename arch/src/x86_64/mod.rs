@@ -52,3 +52,8 @@ pub const ELF_MACHINE: u16 = 62;
 pub fn sysno(n: u64) -> Option<crate::sysno::Sysno> {
     crate::sysno::Sysno::from_x86_64(n)
 }
+
+/// The number of a system call on this architecture, `None` where it does not exist.
+pub fn number(s: crate::sysno::Sysno) -> Option<u16> {
+    s.numbers().x86_64
+}

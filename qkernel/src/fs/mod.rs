@@ -9,3 +9,12 @@ pub mod tty;
 pub use fdtable::{Fd, FdTable};
 pub use file::{File, FileOps, PollSource};
 pub use inode::{FileType, Inode, InodeRef, SetAttr, Stat};
+
+/// MS_* flags of `mount(2)`.
+#[allow(missing_docs)]
+pub mod mount_flags {
+    pub const RDONLY: u64 = 1;
+    pub const NOSUID: u64 = 2;
+    pub const NODEV: u64 = 4;
+    pub const NOEXEC: u64 = 8;
+}

@@ -160,3 +160,10 @@ impl FsContext {
         Self::new(root, cwd, self.umask.load(core::sync::atomic::Ordering::Relaxed))
     }
 }
+
+impl Path {
+    /// MS_* flags of the mount.
+    pub fn mount_flags(&self) -> u64 {
+        self.mount.flags.load(core::sync::atomic::Ordering::Relaxed)
+    }
+}

@@ -1,5 +1,6 @@
 //! Memory of apps: areas (vmas) and the calls that change them.
 
+pub mod ops;
 pub mod vma;
 
 use crate::sched::wait::SleepLock;

@@ -1,6 +1,8 @@
 //! Signals: sets, actions, queues.
 
+pub mod deliver;
 pub mod info;
+pub mod send;
 
 pub use info::SigInfo;
 

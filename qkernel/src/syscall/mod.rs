@@ -2,6 +2,8 @@
 //!
 //! Each family lists its calls as [`Row`]s; a row says how complete the call is and the compatibility page is made from it.
 
+pub mod memory;
+
 use crate::fs::fdtable::Fd;
 use crate::task::Task;
 use alloc::sync::Arc;

@@ -68,9 +68,9 @@ pub fn release_id() {
 /// Publishes a task (and its process when it is the leader).
 pub fn insert(task: &Arc<Task>) {
     let mut t = TABLE.lock();
-    t.tasks.insert(task.tid, task.clone());
-    if task.process.pid == task.tid {
-        t.processes.insert(task.tid, task.process.clone());
+    t.tasks.insert(task.tid(), task.clone());
+    if task.process.pid == task.tid() {
+        t.processes.insert(task.tid(), task.process.clone());
     }
 }
 
@@ -78,10 +78,10 @@ pub fn insert(task: &Arc<Task>) {
 pub fn remove_task(task: &Task) {
     let removed = {
         let mut t = TABLE.lock();
-        if task.process.pid != task.tid {
+        if task.process.pid != task.tid() {
             t.count -= 1;
         }
-        t.tasks.remove(&task.tid)
+        t.tasks.remove(&task.tid())
     };
     drop(removed);
 }

@@ -3,13 +3,17 @@
 use crate::fs::fdtable::FdTable;
 use crate::fs::path::FsContext;
 use crate::mm::Mm;
+use crate::sched::wait::WaitQueue;
 use crate::signal::{PendingSignals, SigSet};
 use crate::task::creds::Creds;
 use crate::task::process::Process;
-use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use hal::sync::SpinLock;
-use hal::thread::ThreadRef;
+use hal::thread::Thread;
+use hal::{FpState, UserContext};
 
 /// Bits of [`Task::work`]: what must be done before the task returns to the app.
 pub mod work {
@@ -38,12 +42,13 @@ pub struct TaskSignals {
 
 /// One thread of an app.
 pub struct Task {
-    /// Thread id in the sandbox's pid space.
-    pub tid: u32,
+    /// Thread id in the sandbox's pid space; see [`Task::tid`]. It changes when a thread that is not the leader calls
+    /// execve and becomes the leader.
+    pub id: AtomicU32,
     /// The thread group.
     pub process: Arc<Process>,
-    /// The kernel thread.
-    pub thread: ThreadRef,
+    /// The kernel thread, which owns the task.
+    pub thread: Weak<Thread>,
     /// Who it is.
     pub creds: SpinLock<Arc<Creds>>,
     /// Descriptors; shared with CLONE_FILES.
@@ -79,10 +84,39 @@ pub struct Task {
     /// The call `restart_syscall` continues: deadline and what to do.
     pub restart: SpinLock<Option<crate::time::Restart>>,
     /// Jobs other tasks gave this one (memory of its address space); run at [`work::CALL`].
-    pub calls: SpinLock<alloc::vec::Vec<alloc::boxed::Box<dyn FnOnce() + Send>>>,
+    pub calls: SpinLock<Vec<Box<dyn FnOnce() + Send>>>,
+    /// Registers a new task starts with; taken when it first runs.
+    pub start: SpinLock<Option<Box<Start>>>,
+    /// The parent that waits in vfork until this task execs or ends.
+    pub vfork: SpinLock<Option<Arc<VforkDone>>>,
+    /// Wait status of this thread's own exit.
+    pub exit_status: AtomicI32,
+}
+
+/// What a new task leaves for the app with.
+pub struct Start {
+    /// Integer registers.
+    pub regs: UserContext,
+    /// FP state of the parent; `None` = initial.
+    pub fp: Option<FpState>,
+    /// Where to store the tid (CLONE_CHILD_SETTID), or 0.
+    pub set_tid: u64,
+}
+
+/// Tells a vfork parent that its memory is its own again.
+#[derive(Default)]
+pub struct VforkDone {
+    /// The child is gone from the memory.
+    pub done: AtomicBool,
+    /// Where the parent waits.
+    pub queue: WaitQueue,
 }
 
 impl Task {
+    /// Thread id in the sandbox's pid space.
+    pub fn tid(&self) -> u32 {
+        self.id.load(Ordering::Relaxed)
+    }
     /// Whether an interruptible wait must end.
     pub fn interrupted(&self) -> bool {
         self.work.load(Ordering::SeqCst) & (work::SIGNAL | work::KILL) != 0
@@ -94,7 +128,9 @@ impl Task {
     /// Sets work bits and makes the task look at them.
     pub fn notify(&self, bits: u32) {
         self.work.fetch_or(bits, Ordering::SeqCst);
-        self.thread.kick();
+        if let Some(t) = self.thread.upgrade() {
+            t.kick();
+        }
     }
     /// A snapshot of the credentials.
     pub fn creds(&self) -> Arc<Creds> {

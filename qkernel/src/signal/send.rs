@@ -1,0 +1,218 @@
+//! Sending signals. Source: `signal(7)`, `kill(2)`, `pid_namespaces(7)`.
+
+use super::info::{Fields, code};
+use super::{DefaultAction, SIG_DFL, SIG_IGN, SigInfo, SigSet, default_action, signo};
+use crate::sched::wait::Events;
+use crate::task::creds::{Creds, cap};
+use crate::task::process::StopState;
+use crate::task::task::work;
+use crate::task::{Process, Task, table};
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use qlib::Errno;
+
+/// Pid of the container's init.
+pub const INIT: u32 = 1;
+
+const STOPS: SigSet = SigSet::of(signo::SIGSTOP)
+    .with(signo::SIGTSTP)
+    .with(signo::SIGTTIN)
+    .with(signo::SIGTTOU);
+
+/// Whether a process with `from` may signal one that runs as `to`.
+pub fn may_signal(from: &Creds, to: &Creds) -> bool {
+    from.capable(cap::KILL)
+        || from.euid == to.suid
+        || from.euid == to.uid
+        || from.uid == to.suid
+        || from.uid == to.uid
+}
+
+/// Sends to a process: any of its tasks may take it.
+pub fn to_process(p: &Arc<Process>, info: SigInfo) {
+    send(p, None, info, false);
+}
+
+/// Sends to one task.
+pub fn to_task(t: &Arc<Task>, info: SigInfo) {
+    send(&t.process, Some(t), info, false);
+}
+
+/// Sends from outside the container: init cannot refuse SIGKILL and SIGSTOP.
+pub fn from_host(p: &Arc<Process>, info: SigInfo) {
+    send(p, None, info, true);
+}
+
+/// Sends to every process of a group; returns how many there are.
+pub fn to_group(pgid: u32, info: SigInfo) -> usize {
+    let members = table::group(pgid);
+    for p in &members {
+        to_process(p, info);
+    }
+    members.len()
+}
+
+/// Raises a fault in the calling task: it cannot be ignored, and blocked it kills.
+pub fn force(t: &Arc<Task>, info: SigInfo) {
+    let sig = info.signo;
+    {
+        let handlers = t.process.handlers.lock().clone();
+        let mut actions = handlers.actions.lock();
+        let mut signals = t.signals.lock();
+        let blocked = signals.blocked.has(sig);
+        let action = &mut actions[sig as usize - 1];
+        if blocked || action.handler == SIG_IGN {
+            action.handler = SIG_DFL;
+            signals.blocked = signals.blocked.without(SigSet::of(sig));
+        }
+        signals.pending.push(info);
+    }
+    t.notify(work::SIGNAL);
+}
+
+/// Ends a process with a wait status (`exit_group`, a fatal signal). The first status counts.
+pub fn kill_group(p: &Process, status: i32) {
+    let _ = p
+        .exit_status
+        .compare_exchange(-1, status, Ordering::SeqCst, Ordering::SeqCst);
+    let tasks = p.tasks.lock().clone();
+    for t in tasks {
+        t.notify(work::KILL);
+    }
+}
+
+fn send(p: &Arc<Process>, only: Option<&Arc<Task>>, info: SigInfo, outside: bool) {
+    let sig = info.signo;
+    let action = {
+        let handlers = p.handlers.lock().clone();
+        let actions = handlers.actions.lock();
+        actions[sig as usize - 1]
+    };
+    let forced = outside && (sig == signo::SIGKILL || sig == signo::SIGSTOP);
+    let unkillable = p.pid == INIT && !forced;
+    if STOPS.has(sig) {
+        discard(p, SigSet::of(signo::SIGCONT));
+    } else if sig == signo::SIGCONT {
+        discard(p, STOPS);
+        resume(p);
+    }
+    if sig == signo::SIGKILL {
+        if !unkillable {
+            resume(p);
+            kill_group(p, signo::SIGKILL as i32);
+        }
+        return;
+    }
+    let default = action.handler == SIG_DFL;
+    let dropped = action.handler == SIG_IGN && sig != signo::SIGSTOP
+        || default && matches!(default_action(sig), DefaultAction::Ignore)
+        || default && unkillable && !matches!(default_action(sig), DefaultAction::Continue);
+    let tasks = p.tasks.lock().clone();
+    let wanted = |t: &Task| {
+        let s = t.signals.lock();
+        s.blocked.has(sig) || s.awaited.has(sig)
+    };
+    let kept = match only {
+        Some(t) => wanted(t),
+        None => tasks.iter().any(|t| wanted(t)),
+    };
+    if dropped && !kept {
+        return;
+    }
+    match only {
+        Some(t) => {
+            t.signals.lock().pending.push(info);
+            if deliverable(t, sig) {
+                t.notify(work::SIGNAL);
+            }
+        }
+        None => {
+            p.pending.lock().push(info);
+            // Any task that does not block it will do; the leader first.
+            let taker = tasks.iter().find(|t| t.tid() == p.pid && deliverable(t, sig));
+            if let Some(t) = taker.or_else(|| tasks.iter().find(|t| deliverable(t, sig))) {
+                t.notify(work::SIGNAL);
+            }
+        }
+    }
+    p.signal_wait.wake(Events::IN);
+}
+
+/// Whether the task would take the signal now.
+fn deliverable(t: &Task, sig: u32) -> bool {
+    let s = t.signals.lock();
+    (!s.blocked.has(sig) || s.awaited.has(sig)) && !t.exited.load(Ordering::Relaxed)
+}
+
+fn discard(p: &Process, set: SigSet) {
+    p.pending.lock().discard(set);
+    let tasks = p.tasks.lock().clone();
+    for t in tasks {
+        t.signals.lock().pending.discard(set);
+    }
+}
+
+/// Continues a stopped process and tells its parent.
+fn resume(p: &Arc<Process>) {
+    {
+        let mut stop = p.stop.lock();
+        if stop.0 == StopState::Running {
+            return;
+        }
+        // The stop needs no report any more, the continuation does.
+        *stop = (StopState::Running, false, true);
+    }
+    p.signal_wait.wake_all();
+    notify_parent(p, code::CLD_CONTINUED, signo::SIGCONT as i32);
+}
+
+/// Tells the parent of a child's change by SIGCHLD and wakes its waiters.
+pub fn notify_parent(p: &Arc<Process>, how: i32, status: i32) {
+    let parent = p.family.lock().parent.as_ref().and_then(|w| w.upgrade());
+    let Some(parent) = parent else { return };
+    let stop = matches!(how, code::CLD_STOPPED | code::CLD_CONTINUED | code::CLD_TRAPPED);
+    let action = {
+        let handlers = parent.handlers.lock().clone();
+        let actions = handlers.actions.lock();
+        actions[signo::SIGCHLD as usize - 1]
+    };
+    let sig = if stop {
+        signo::SIGCHLD
+    } else {
+        p.exit_signal.load(Ordering::Relaxed)
+    };
+    if sig != 0 && !(stop && action.flags & super::sa::NOCLDSTOP != 0) {
+        let usage = *p.usage.lock();
+        let ticks = |ns: u64| (ns / 10_000_000) as i64;
+        let uid = p.tasks.lock().first().map_or(0, |t| t.creds().uid);
+        let fields = Fields::Child {
+            pid: p.pid,
+            uid,
+            status,
+            utime: ticks(usage.user_ns),
+            stime: ticks(usage.system_ns),
+        };
+        to_process(
+            &parent,
+            SigInfo {
+                signo: sig,
+                errno: 0,
+                code: how,
+                fields,
+            },
+        );
+    }
+    parent.child_wait.wake_all();
+}
+
+/// Checks a signal number from an app.
+///
+/// # Errors
+/// EINVAL.
+pub fn check(sig: u32) -> Result<(), Errno> {
+    if sig <= signo::MAX {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
+}

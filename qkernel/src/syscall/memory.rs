@@ -1,0 +1,291 @@
+//! Memory: mmap and its family. Source: `mmap(2)`, `mprotect(2)`, `mremap(2)`, `brk(2)`, `madvise(2)`, `msync(2)`, `mlock(2)`.
+
+use super::Support::{Full, Partial, Refused};
+use super::{Args, Ctx, SysResult};
+use crate::fs::fdtable::Fd;
+use crate::mm::Mm;
+use crate::mm::ops::{Backing, MapRequest, Place, page_range};
+use crate::mm::vma::Label;
+use crate::rows;
+use alloc::sync::Arc;
+use hal::aspace::{Advice, Prot};
+use hal::host;
+use qlib::{Errno, PAGE_SIZE};
+
+/// RLIMIT_DATA, RLIMIT_AS, RLIMIT_MEMLOCK.
+const RLIMIT_DATA: usize = 2;
+const RLIMIT_AS: usize = 9;
+
+const MAP_SHARED: u64 = 1;
+const MAP_PRIVATE: u64 = 2;
+const MAP_SHARED_VALIDATE: u64 = 3;
+const MAP_TYPE: u64 = 0xf;
+const MAP_FIXED: u64 = 0x10;
+const MAP_ANONYMOUS: u64 = 0x20;
+const MAP_GROWSDOWN: u64 = 0x100;
+const MAP_LOCKED: u64 = 0x2000;
+const MAP_SYNC: u64 = 0x8_0000;
+const MAP_HUGETLB: u64 = 0x4_0000;
+const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
+
+fn mm(ctx: &Ctx<'_>) -> SysResult<Arc<Mm>> {
+    ctx.task.mm().ok_or(Errno::ESRCH)
+}
+
+fn limit(ctx: &Ctx<'_>, which: usize) -> u64 {
+    ctx.task.process.rlimits.lock()[which].0
+}
+
+fn prot(bits: u64) -> SysResult<Prot> {
+    // PROT_GROWSDOWN, PROT_GROWSUP and PROT_SEM are accepted and mean nothing here.
+    const IGNORED: u64 = 0x0100_0000 | 0x0200_0000 | 8;
+    Prot::from_bits((bits & !IGNORED) as u32).ok_or(Errno::EINVAL)
+}
+
+fn sys_mmap(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    let (addr, len, flags, fd, offset) = (a.u64(0), a.u64(1), a.u64(3), a.fd(4), a.u64(5));
+    let prot = prot(a.u64(2))?;
+    if len == 0 || offset % PAGE_SIZE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let place = if flags & MAP_FIXED_NOREPLACE != 0 {
+        Place::FixedNoReplace(addr)
+    } else if flags & MAP_FIXED != 0 {
+        Place::Fixed(addr)
+    } else {
+        Place::Hint(addr)
+    };
+    let shared = match flags & MAP_TYPE {
+        MAP_PRIVATE => false,
+        MAP_SHARED => true,
+        MAP_SHARED_VALIDATE if flags & MAP_SYNC != 0 => return Err(Errno::EOPNOTSUPP),
+        MAP_SHARED_VALIDATE => true,
+        _ => return Err(Errno::EINVAL),
+    };
+    if flags & MAP_HUGETLB != 0 {
+        // No huge page pool: as a Linux with vm.nr_hugepages = 0.
+        return Err(Errno::ENOMEM);
+    }
+    let backing = if flags & MAP_ANONYMOUS != 0 {
+        if shared {
+            Backing::SharedAnonymous
+        } else {
+            Backing::Anonymous
+        }
+    } else {
+        map_file(ctx, fd, prot, offset, len, shared)?
+    };
+    let req = MapRequest {
+        place,
+        len,
+        prot,
+        label: Label::None,
+        grows_down: flags & MAP_GROWSDOWN != 0,
+        locked: flags & MAP_LOCKED != 0,
+        limit: limit(ctx, RLIMIT_AS),
+    };
+    mm(ctx)?.map(&req, backing)
+}
+
+fn map_file(ctx: &Ctx<'_>, fd: Fd, prot: Prot, offset: u64, len: u64, shared: bool) -> SysResult<Backing> {
+    let file = ctx.task.files().get(fd)?;
+    if !file.readable() || shared && prot.contains(Prot::WRITE) && !file.writable() {
+        return Err(Errno::EACCES);
+    }
+    if offset.checked_add(len).is_none() {
+        return Err(Errno::EOVERFLOW);
+    }
+    if prot.contains(Prot::EXEC)
+        && file
+            .path()
+            .is_some_and(|p| p.mount_flags() & crate::fs::mount_flags::NOEXEC != 0)
+    {
+        return Err(Errno::EPERM);
+    }
+    Ok(Backing::File { file, offset, shared })
+}
+
+fn sys_munmap(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    mm(ctx)?.unmap(a.u64(0), a.u64(1))?;
+    Ok(0)
+}
+
+fn sys_mprotect(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    mm(ctx)?.protect(a.u64(0), a.u64(1), prot(a.u64(2))?)?;
+    Ok(0)
+}
+
+fn sys_pkey_mprotect(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    if a.i32(3) != -1 {
+        return Err(Errno::EINVAL);
+    }
+    sys_mprotect(ctx, a)
+}
+
+fn sys_mremap(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    mm(ctx)?.remap(
+        a.u64(0),
+        a.u64(1),
+        a.u64(2),
+        a.u64(3),
+        a.u64(4),
+        limit(ctx, RLIMIT_AS),
+    )
+}
+
+fn sys_brk(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    Ok(mm(ctx)?.brk(a.u64(0), limit(ctx, RLIMIT_DATA), limit(ctx, RLIMIT_AS)))
+}
+
+fn sys_madvise(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    let (addr, len) = (a.u64(0), a.u64(1));
+    if addr % PAGE_SIZE != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let advice = match a.u64(2) {
+        3 => Advice::WillNeed,
+        4 => Advice::DontNeed,
+        8 => Advice::Free,
+        9 => Advice::Remove,
+        10 => Advice::DontFork,
+        11 => Advice::DoFork,
+        14 => Advice::HugePage,
+        15 => Advice::NoHugePage,
+        18 => Advice::WipeOnFork,
+        19 => Advice::KeepOnFork,
+        // Hints without effect: NORMAL RANDOM SEQUENTIAL MERGEABLE UNMERGEABLE DONTDUMP DODUMP COLD PAGEOUT
+        // POPULATE_READ POPULATE_WRITE COLLAPSE.
+        0 | 1 | 2 | 12 | 13 | 16 | 17 | 20 | 21 | 22 | 23 | 25 => {
+            let range = page_range(addr, len).map_err(|_| Errno::EINVAL)?;
+            let covered = mm(ctx)?.vmas.lock().covered(range);
+            return if covered { Ok(0) } else { Err(Errno::ENOMEM) };
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    mm(ctx)?.advise(addr, len, advice)?;
+    Ok(0)
+}
+
+fn sys_mincore(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    let range = page_range(a.u64(0), a.u64(1))?;
+    let pages = range.len() / PAGE_SIZE;
+    let mm = mm(ctx)?;
+    let mut done = 0;
+    let mut buf = [0u8; 1024];
+    while done < pages {
+        let n = (pages - done).min(buf.len() as u64);
+        let start = range.start + done * PAGE_SIZE;
+        let part = qlib::boot::Range {
+            start,
+            end: start + n * PAGE_SIZE,
+        };
+        if !mm.vmas.lock().covered(part) {
+            return Err(Errno::ENOMEM);
+        }
+        mm.space.resident(part, &mut buf[..n as usize])?;
+        hal::user::copy_out(a.u64(2) + done, &buf[..n as usize])?;
+        done += n;
+    }
+    Ok(0)
+}
+
+fn sys_msync(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    const ASYNC: u64 = 1;
+    const INVALIDATE: u64 = 2;
+    const SYNC: u64 = 4;
+    let flags = a.u64(2);
+    if flags & !(ASYNC | INVALIDATE | SYNC) != 0 || flags & (ASYNC | SYNC) == ASYNC | SYNC {
+        return Err(Errno::EINVAL);
+    }
+    let range = page_range(a.u64(0), a.u64(1))?;
+    let mm = mm(ctx)?;
+    let (covered, files) = {
+        let vmas = mm.vmas.lock();
+        let shared = vmas.overlapping(range).filter(|v| v.shared);
+        let files: alloc::vec::Vec<_> = shared
+            .filter_map(|v| v.file.as_ref().map(|(f, _)| f.clone()))
+            .collect();
+        (vmas.covered(range), files)
+    };
+    if flags & SYNC != 0 {
+        for f in files {
+            if let Some(h) = f.ops().host_handle() {
+                host::sync(h, true)?;
+            }
+        }
+    }
+    if covered { Ok(0) } else { Err(Errno::ENOMEM) }
+}
+
+/// Pages are never swapped by the guest: a lock is bookkeeping.
+fn set_locked(ctx: &Ctx<'_>, addr: u64, len: u64, locked: bool) -> SysResult {
+    let start = addr & !(PAGE_SIZE - 1);
+    let range = page_range(start, len.checked_add(addr - start).ok_or(Errno::EINVAL)?)?;
+    let mm = mm(ctx)?;
+    let mut vmas = mm.vmas.lock();
+    if !vmas.covered(range) {
+        return Err(Errno::ENOMEM);
+    }
+    vmas.update(range, |v| v.locked = locked);
+    Ok(0)
+}
+
+fn sys_mlock2(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    if a.u64(2) & !1 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    set_locked(ctx, a.u64(0), a.u64(1), true)
+}
+
+fn sys_mlockall(_ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    if a.u64(0) == 0 || a.u64(0) & !7 != 0 || a.u64(0) == 4 {
+        Err(Errno::EINVAL)
+    } else {
+        Ok(0)
+    }
+}
+
+fn sys_membarrier(_ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    // Only QUERY: libc and runtimes fall back to their own barriers.
+    if a.u64(0) == 0 && a.u64(1) == 0 {
+        Ok(0)
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
+fn refused(_ctx: &mut Ctx<'_>, _a: Args) -> SysResult {
+    Err(Errno::ENOSYS)
+}
+
+rows! {
+    mmap: Partial("MAP_HUGETLB and MAP_SYNC are refused"), sys_mmap;
+    munmap: Full, sys_munmap;
+    mprotect: Full, sys_mprotect;
+    pkey_mprotect: Partial("only the default key"), sys_pkey_mprotect;
+    mremap: Partial("no MREMAP_DONTUNMAP"), sys_mremap;
+    brk: Full, sys_brk;
+    madvise: Partial("hints without effect are accepted"), sys_madvise;
+    mincore: Full, sys_mincore;
+    msync: Full, sys_msync;
+    mlock: Partial("bookkeeping only: the guest never swaps"), |c, a| set_locked(c, a.u64(0), a.u64(1), true);
+    mlock2: Partial("bookkeeping only: the guest never swaps"), sys_mlock2;
+    munlock: Full, |c, a| set_locked(c, a.u64(0), a.u64(1), false);
+    mlockall: Partial("bookkeeping only: the guest never swaps"), sys_mlockall;
+    munlockall: Full, |_, _| Ok(0);
+    membarrier: Partial("only MEMBARRIER_CMD_QUERY, which offers nothing"), sys_membarrier;
+    remap_file_pages: Refused(Errno::ENOSYS, "deprecated"), refused;
+    process_madvise: Refused(Errno::ENOSYS, "no access to another process's memory"), refused;
+    userfaultfd: Refused(Errno::ENOSYS, "page faults are the kernel's"), refused;
+    mbind: Refused(Errno::ENOSYS, "one memory node"), refused;
+    set_mempolicy: Refused(Errno::ENOSYS, "one memory node"), refused;
+    get_mempolicy: Refused(Errno::ENOSYS, "one memory node"), refused;
+    migrate_pages: Refused(Errno::ENOSYS, "one memory node"), refused;
+    move_pages: Refused(Errno::ENOSYS, "one memory node"), refused;
+    set_mempolicy_home_node: Refused(Errno::ENOSYS, "one memory node"), refused;
+    pkey_alloc: Refused(Errno::ENOSPC, "no keys for apps"), |_, _| Err(Errno::ENOSPC);
+    pkey_free: Refused(Errno::EINVAL, "no keys for apps"), |_, _| Err(Errno::EINVAL);
+    memfd_secret: Refused(Errno::ENOSYS, "not offered"), refused;
+    map_shadow_stack: Refused(Errno::ENOSYS, "not offered"), refused;
+    mseal: Refused(Errno::ENOSYS, "not offered"), refused;
+}
