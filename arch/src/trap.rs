@@ -14,6 +14,11 @@ pub enum Cause {
         /// An instruction fetch.
         exec: bool,
     },
+    /// Memory that does not answer (aarch64: an external abort).
+    BusError {
+        /// Address touched.
+        addr: u64,
+    },
     /// Unaligned access.
     Alignment {
         /// Address touched.

@@ -1,9 +1,46 @@
 //! aarch64.
+//!
+//! Data half: [`boot`] (first register values), [`context`], [`doorbell`] (registers the host answers), [`esr`] (what an
+//! exception says), [`paging`] (entry format), [`sigframe`], [`vector`] (interrupt numbers).
+//!
+//! Machine half, the same names on both architectures (what each promises stands at its items):
+//!
+//! | module | promises |
+//! |---|---|
+//! | `clock` | the free-running counter |
+//! | `cpu` | vectors, waiting for interrupts |
+//! | `fp` | saving and restoring the app's vector state |
+//! | `irq` | this CPU's interrupt controller, timer, interrupts to other CPUs |
+//! | `mmu` | switching address spaces, TLB maintenance, opening the app's memory (PAN) |
+//! | `ports` | telling QVisor something by an exit |
+//! | `switch` | changing kernel stacks |
+//! | `trap_entry` | trap entries and the way to user mode |
+//! | `usercopy` | copies from and to app memory that survive faults |
 
+pub mod boot;
 pub mod context;
+pub mod doorbell;
 #[cfg(all(target_os = "none", target_arch = "aarch64"))]
 mod entry;
+pub mod esr;
+pub mod paging;
 pub mod sigframe;
+pub mod vector;
+
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
+mod machine {
+    pub mod clock;
+    pub mod cpu;
+    pub mod fp;
+    pub mod irq;
+    pub mod mmu;
+    pub mod ports;
+    pub mod switch;
+    pub mod trap_entry;
+    pub mod usercopy;
+}
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
+pub use machine::{clock, cpu, fp, irq, mmu, ports, switch, trap_entry, usercopy};
 
 pub use context::{FpState, UserContext};
 

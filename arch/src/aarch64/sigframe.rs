@@ -85,7 +85,7 @@ pub fn push(
     ctx.sp_el0 = frame;
     ctx.elr = d.handler.0;
     // BTYPE = indirect call, so that a handler under BTI starts at a landing pad; TCO clear.
-    ctx.spsr = ctx.spsr & !(3 << 10 | 1 << 25);
+    ctx.spsr &= !(3 << 10 | 1 << 25);
     ctx.end_syscall();
     Ok(())
 }

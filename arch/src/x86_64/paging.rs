@@ -24,6 +24,8 @@ pub const KERNEL_HALF: u64 = 0xffff_8000_0000_0000;
 pub const USER_END: u64 = (1 << 47) - 4096;
 /// Whether both halves hang on one root table, so that each root needs the kernel's entries (256..512).
 pub const SHARED_ROOT: bool = true;
+/// Devices (virtual address, physical address, bytes) that the boot tables map: none, the machine has ports and MSRs.
+pub const DEVICE_MAPS: &[(u64, u64, u64)] = &[];
 
 /// Entries of x86_64.
 pub struct Pte;

@@ -42,6 +42,10 @@ pub fn flush_user() {
 /// Makes table writes visible to the table walkers of this architecture. x86_64 walkers are coherent.
 pub fn publish_tables() {}
 
+/// Makes `len` bytes that the kernel wrote at `start` (its own address) fit to be executed, wherever the app has them.
+/// x86_64 instruction caches are coherent.
+pub fn sync_instructions(_start: u64, _len: u64) {}
+
 /// Opens the app's memory to the kernel (SMAP). Traps close it on entry and restore it on return.
 pub fn open_user() {
     if SMAP.load(Ordering::Relaxed) {
