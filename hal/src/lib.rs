@@ -25,7 +25,10 @@ mod entry;
 mod heap;
 #[cfg(target_os = "none")]
 mod logger;
-#[cfg(target_os = "none")]
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub mod process;
+#[cfg(all(target_os = "none", target_arch = "aarch64"))]
+#[path = "process/absent/mod.rs"]
 pub mod process;
 
 #[cfg(not(target_os = "none"))]

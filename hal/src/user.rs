@@ -275,7 +275,7 @@ fn check_word(addr: u64) -> Result<(), Errno> {
     }
 }
 
-/// Leaves the kernel for the app; nothing on the kernel stack is dropped. `fp` `None` keeps what is live.
+/// Leaves the kernel for the app; nothing on the kernel stack is dropped. `fp` `None` = the initial state.
 pub fn enter(ctx: &UserContext, fp: Option<&FpState>) -> ! {
     machine!(UserAccess::enter(ctx, fp))
 }

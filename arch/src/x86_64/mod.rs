@@ -22,6 +22,10 @@ pub mod context;
 pub mod doorbell;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 mod entry;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub mod hosted;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub mod hostframe;
 pub mod paging;
 pub mod sigframe;
 pub mod vector;

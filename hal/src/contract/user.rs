@@ -15,7 +15,8 @@ pub trait UserAccess {
     fn load_u32(addr: u64) -> Result<u32, Errno>;
     /// Compares and exchanges an aligned `u32` atomically; returns the value found.
     fn cmpxchg_u32(addr: u64, old: u32, new: u32) -> Result<u32, Errno>;
-    /// Leaves the kernel for the app and never comes back; the kernel stack is emptied. `fp` `None` keeps what is live.
+    /// Leaves the kernel for the app and never comes back; the kernel stack is emptied. `fp` `None` = the
+    /// initial state.
     fn enter(ctx: &UserContext, fp: Option<&FpState>) -> !;
     /// Copies the calling thread's FP state as it was at the trap.
     fn save_fp(fp: &mut FpState);

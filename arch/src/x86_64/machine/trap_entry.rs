@@ -116,7 +116,7 @@ global_asm!(
     ".balign 16",
     "quark_syscall32_entry:",
     "mov eax, -38",
-    "sysretd",
+    "sysret",
     // Exceptions and interrupts. The stubs are 16 bytes apart.
     ".balign 16",
     "quark_trap_stubs:",

@@ -1,6 +1,5 @@
 //! Stands in for the process machine where it is not built: every door panics.
 
-use super::Process;
 use crate::aspace::{Access, Advice, FaultOutcome, Prot, SpaceInner};
 use crate::contract::{Clock, HostService, Spaces, Threads, UserAccess};
 use crate::host::{Dest, Handle, MessageIn, Owner, PollItem, Received, Src};
@@ -12,6 +11,21 @@ use alloc::vec::Vec;
 use qlib::boot::Range;
 use qlib::qcall::{HostStat, HostStatFs};
 use qlib::{Errno, VirtAddr};
+
+/// Implements the contract by refusing.
+pub(crate) struct Process;
+
+/// Stops at boot.
+pub(crate) fn start(_sound: bool) -> ! {
+    panic!("the process machine is not built for this architecture")
+}
+
+/// The host's futex.
+pub(crate) mod futex {
+    use core::sync::atomic::AtomicU32;
+    pub(crate) fn wait(_word: &AtomicU32, _value: u32, _deadline_ns: Option<u64>) {}
+    pub(crate) fn wake(_word: &AtomicU32, _n: u32) {}
+}
 
 impl HostService for Process {
     fn open(_dir: Handle, _name: &[u8], _flags: u32, _mode: u32, _owner: Owner) -> Result<Handle, Errno> {

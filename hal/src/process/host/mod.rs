@@ -1,0 +1,162 @@
+//! Host services.
+
+use super::Process;
+use crate::contract::HostService;
+use crate::host::{Dest, Handle, MessageIn, Owner, PollItem, Received, Src};
+use alloc::vec::Vec;
+use qlib::Errno;
+use qlib::qcall::{HostStat, HostStatFs};
+
+impl HostService for Process {
+    fn open(_dir: Handle, _name: &[u8], _flags: u32, _mode: u32, _owner: Owner) -> Result<Handle, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn close(_h: Handle) {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn stat(_dir: Handle, _name: &[u8]) -> Result<HostStat, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn read_link(_dir: Handle, _name: &[u8]) -> Result<Vec<u8>, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn mkdir(_dir: Handle, _name: &[u8], _mode: u32, _owner: Owner) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn mknod(_dir: Handle, _name: &[u8], _mode: u32, _rdev: u64, _owner: Owner) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn symlink(_dir: Handle, _name: &[u8], _target: &[u8], _owner: Owner) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn link(_old_dir: Handle, _old: &[u8], _new_dir: Handle, _new: &[u8]) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn unlink(_dir: Handle, _name: &[u8], _is_dir: bool) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn rename(
+        _old_dir: Handle,
+        _old: &[u8],
+        _new_dir: Handle,
+        _new: &[u8],
+        _flags: u32,
+    ) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn chmod(_dir: Handle, _name: &[u8], _mode: u32) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn chown(_dir: Handle, _name: &[u8], _uid: u32, _gid: u32) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn set_times(_dir: Handle, _name: &[u8], _times: [(i64, i64); 2]) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn truncate(_h: Handle, _len: u64) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn allocate(_h: Handle, _mode: u32, _offset: u64, _len: u64) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn sync(_h: Handle, _data_only: bool) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn statfs(_h: Handle) -> Result<HostStatFs, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn get_xattr(_dir: Handle, _name: &[u8], _attr: &[u8]) -> Result<Vec<u8>, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn set_xattr(_dir: Handle, _name: &[u8], _attr: &[u8], _value: &[u8], _flags: u32) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn list_xattr(_dir: Handle, _name: &[u8]) -> Result<Vec<u8>, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn remove_xattr(_dir: Handle, _name: &[u8], _attr: &[u8]) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn read_dir(_h: Handle, _buf: &mut [u8]) -> Result<usize, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn seek(_h: Handle, _offset: i64, _whence: u32) -> Result<u64, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn read(_h: Handle, _dest: &mut Dest<'_>, _offset: Option<u64>) -> Result<usize, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn write(_h: Handle, _src: &mut Src<'_>, _offset: Option<u64>, _append: bool) -> Result<usize, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn mem_file(_name: &[u8]) -> Result<Handle, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn ready(_items: &mut [PollItem]) -> Result<usize, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn wait_ready(_items: &mut [PollItem], _deadline_ns: Option<u64>) -> Result<usize, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn ioctl(_h: Handle, _request: u32, _arg: &mut [u8]) -> Result<u64, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn socket(_domain: u32, _kind: u32, _protocol: u32) -> Result<Handle, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn bind(_h: Handle, _addr: &[u8]) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn connect(_h: Handle, _addr: &[u8]) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn listen(_h: Handle, _backlog: u32) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn accept(_h: Handle) -> Result<(Handle, Vec<u8>), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn send_msg(
+        _h: Handle,
+        _addr: &[u8],
+        _control: &[u8],
+        _src: &mut Src<'_>,
+        _flags: u32,
+    ) -> Result<usize, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn recv_msg(
+        _h: Handle,
+        _dest: &mut Dest<'_>,
+        _control_room: usize,
+        _flags: u32,
+    ) -> Result<Received, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn shutdown(_h: Handle, _how: u32) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn sock_name(_h: Handle) -> Result<Vec<u8>, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn peer_name(_h: Handle) -> Result<Vec<u8>, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn get_sock_opt(_h: Handle, _level: u32, _name: u32, _room: usize) -> Result<Vec<u8>, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn set_sock_opt(_h: Handle, _level: u32, _name: u32, _value: &[u8]) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn control_recv() -> Result<MessageIn, Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn control_send(_event: &[u8]) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn log(level: u32, line: &[u8]) {
+        super::sys::write_all(crate::boot::info().log_fd, line);
+        super::sys::write_all(crate::boot::info().log_fd, b"\n");
+        let _ = level;
+    }
+}

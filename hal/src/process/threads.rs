@@ -1,0 +1,228 @@
+//! Threads: each is a thread of the host; a fork is a fork of the host.
+
+use super::sys;
+use super::{Process, futex, stack, zygote};
+use crate::aspace::{AddressSpace, SpaceInner};
+use crate::contract::Threads;
+use crate::native::hosted;
+use crate::thread::{NewSpace, Thread, ThreadRef};
+use crate::uapi::general as g;
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, Ordering};
+use qlib::Errno;
+
+/// [`Thread::mode`]: in the kernel.
+pub(super) const KERNEL: u32 = 0;
+/// In the app.
+pub(super) const USER: u32 = 1;
+/// In a host call that the kick signal interrupts.
+pub(super) const HOST_WAIT: u32 = 2;
+/// Bit: kicked since the last trap; looked at on the way back to the app.
+pub(super) const KICKED: u32 = 4;
+
+const EMPTY: u32 = 0;
+const TOKEN: u32 = 1;
+const PARKED: u32 = 2;
+
+/// Rounds of spinning before a thread sleeps: well below the price of a wake-up across processors.
+const SPINS: u32 = 64;
+
+/// Power-off code plus one, once somebody asked.
+pub(super) static OFF: AtomicU32 = AtomicU32::new(0);
+
+/// First function of every host thread, on its own stack.
+///
+/// # Safety
+/// Called only by `quark_clone`, on a slot prepared by [`Process::spawn`] or for a hand-over.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn quark_thread_main(sp: u64) -> ! {
+    // `sp` is the very top, which belongs to the next slot.
+    let base = (sp - 1) & !(stack::STACK_BYTES - 1);
+    let tid = sys::gettid();
+    // SAFETY: this thread runs on the slot.
+    let header = unsafe { stack::header(base) };
+    if header.waits {
+        super::handover::wait_for_stack(base, tid);
+    }
+    if let Some(t) = &header.thread {
+        if header.new_process {
+            t.host_pid.store(tid, Ordering::Relaxed);
+        }
+        t.host_tid.store(tid, Ordering::SeqCst);
+    }
+    if header.new_process {
+        // A forked process starts with its parent's alternate stack, which is in use there.
+        set_alt_stack(base);
+    }
+    if let Some(f) = header.entry.take() {
+        f();
+    }
+    Process::exit()
+}
+
+/// Makes a slot the host's alternate signal stack of the calling thread.
+pub(super) fn set_alt_stack(base: u64) {
+    let (start, size) = stack::alt_stack(base);
+    let alt = [start, 0, size];
+    // SAFETY: the host reads a stack_t: pointer, flags, size.
+    let _ = unsafe { sys::call(g::__NR_sigaltstack, [alt.as_ptr() as u64, 0]) };
+}
+
+fn fresh_space(cell: &crate::sync::Once<AddressSpace>) -> Arc<SpaceInner> {
+    let inner = Arc::new(SpaceInner::new(Default::default()));
+    cell.call_once(|| AddressSpace(inner.clone())).0.clone()
+}
+
+impl Threads for Process {
+    fn current() -> ThreadRef {
+        match stack::with(|h| h.thread.clone()) {
+            Some(t) => t,
+            None => panic!("a host thread without a kernel thread"),
+        }
+    }
+
+    fn spawn(thread: &Arc<Thread>, space: NewSpace<'_>, f: Box<dyn FnOnce() + Send>) -> Result<(), Errno> {
+        let (my_pid, my_space) = stack::with(|h| {
+            (
+                h.thread
+                    .as_ref()
+                    .map_or(0, |t| t.host_pid.load(Ordering::Relaxed)),
+                h.space.clone(),
+            )
+        });
+        let (pid, inner) = match &space {
+            NewSpace::Kernel => (sys::ZYGOTE.load(Ordering::Relaxed), None),
+            NewSpace::Shared => (my_pid, Some(my_space.ok_or(Errno::EINVAL)?)),
+            NewSpace::Fork(cell) => {
+                my_space.ok_or(Errno::EINVAL)?;
+                (0, Some(fresh_space(cell)))
+            }
+            NewSpace::Fresh(cell) => (0, Some(fresh_space(cell))),
+        };
+        let base = stack::alloc().ok_or(Errno::ENOMEM)?;
+        // SAFETY: the slot was just taken, and no thread runs on it.
+        let header = unsafe { stack::header(base) };
+        header.thread = Some(thread.clone());
+        header.entry = Some(f);
+        header.new_process = matches!(space, NewSpace::Fork(_) | NewSpace::Fresh(_));
+        if let Some(i) = &inner {
+            i.users.fetch_add(1, Ordering::SeqCst);
+        }
+        header.space = inner;
+        thread.host_pid.store(pid, Ordering::Relaxed);
+        thread.mode.store(KERNEL, Ordering::Relaxed);
+        thread.stack.store(base, Ordering::Release);
+        let started = match space {
+            NewSpace::Kernel if sys::in_zygote(my_pid) => start(sys::THREAD_FLAGS, base),
+            NewSpace::Kernel => zygote::start(false, base),
+            NewSpace::Shared => start(sys::THREAD_FLAGS, base),
+            NewSpace::Fork(_) => start(sys::FORK_FLAGS, base),
+            NewSpace::Fresh(_) => zygote::start(true, base),
+        };
+        started.inspect_err(|_| {
+            thread.stack.store(0, Ordering::Relaxed);
+            clear(base);
+            stack::free(base);
+        })
+    }
+
+    fn exit() -> ! {
+        let base = stack::here();
+        stack::with(|h| {
+            if !stack::is_sound(h) {
+                Self::power_off(super::FAULT_CODE, "a kernel stack overflowed");
+            }
+            if let Some(t) = &h.thread {
+                t.host_tid.store(0, Ordering::SeqCst);
+                t.stack.store(0, Ordering::Relaxed);
+            }
+        });
+        clear(base);
+        stack::exit_thread()
+    }
+
+    fn park(deadline_ns: Option<u64>) {
+        // The header keeps the thread alive as long as it runs.
+        let me = stack::with(|h| h.thread.as_ref().map(|t| &raw const t.park));
+        let Some(word) = me else { return };
+        // SAFETY: as above.
+        let word = unsafe { &*word };
+        for _ in 0..SPINS {
+            if word.load(Ordering::Relaxed) == TOKEN {
+                break;
+            }
+            core::hint::spin_loop();
+        }
+        if word
+            .compare_exchange(EMPTY, PARKED, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+        {
+            futex::wait(word, PARKED, deadline_ns);
+        }
+        word.store(EMPTY, Ordering::SeqCst);
+    }
+
+    fn unpark(thread: &Thread) {
+        if thread.park.swap(TOKEN, Ordering::SeqCst) == PARKED {
+            futex::wake(&thread.park, 1);
+        }
+        if thread.mode.load(Ordering::SeqCst) & HOST_WAIT != 0 {
+            signal(thread);
+        }
+    }
+
+    fn kick(thread: &Thread) {
+        let mode = thread.mode.fetch_or(KICKED, Ordering::SeqCst);
+        Self::unpark(thread);
+        // One signal is enough: USER with KICKED set is already on its way.
+        if mode & (USER | KICKED) == USER {
+            signal(thread);
+        }
+    }
+
+    fn yield_now() {
+        let _ = sys::plain(g::__NR_sched_yield, []);
+    }
+
+    fn cpu_time_ns() -> (u64, u64) {
+        let mut usage = [0i64; 18];
+        // SAFETY: the host writes a struct rusage of 144 bytes.
+        let r = unsafe {
+            sys::call(
+                g::__NR_getrusage,
+                [g::RUSAGE_THREAD as u64, usage.as_mut_ptr() as u64],
+            )
+        };
+        let ns = |s: i64, us: i64| s as u64 * 1_000_000_000 + us as u64 * 1000;
+        r.map_or((0, 0), |_| (ns(usage[0], usage[1]), ns(usage[2], usage[3])))
+    }
+
+    fn power_off(code: i32, reason: &str) -> ! {
+        zygote::power_off(code, reason)
+    }
+}
+
+/// Drops what a header holds: the thread, and its share of the address space.
+fn clear(base: u64) {
+    // SAFETY: the caller runs on the slot, or no thread does.
+    let header = unsafe { stack::header(base) };
+    let (space, thread, entry) = (header.space.take(), header.thread.take(), header.entry.take());
+    if let Some(s) = &space {
+        s.users.fetch_sub(1, Ordering::SeqCst);
+    }
+    drop((space, thread, entry));
+}
+
+/// Starts a host thread on a prepared slot.
+pub(super) fn start(flags: u64, base: u64) -> Result<(), Errno> {
+    // SAFETY: the slot is prepared and nobody runs on it; the region is MAP_SHARED, so it stays shared without CLONE_VM.
+    Errno::from_ret(unsafe { hosted::clone(flags, stack::top(base)) }).map(|_| ())
+}
+
+fn signal(thread: &Thread) {
+    sys::send_kick(
+        thread.host_pid.load(Ordering::SeqCst),
+        thread.host_tid.load(Ordering::SeqCst),
+    );
+}

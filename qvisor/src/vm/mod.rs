@@ -1,0 +1,3 @@
+//! The machines, seen from the host: loading QKernel and entering it.
+
+pub mod process;

@@ -1,0 +1,470 @@
+//! The process machine's host side: loads the kernel image into a shared region and enters it.
+
+use goblin::elf::Elf;
+use goblin::elf::program_header::{PF_W, PF_X, PT_GNU_RELRO, PT_LOAD, ProgramHeader};
+use qlib::PAGE_SIZE;
+use qlib::boot::{ABI_VERSION, BOOT_MAGIC, BootInfo, MAX_CHANNELS, MachineKind, Range, features};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+use rustix::rand::GetRandomFlags;
+use std::ffi::c_void;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use zerocopy::{FromZeros, IntoBytes};
+
+/// The kernel's base is a multiple of this.
+const ALIGN: u64 = 2 << 20;
+/// Bases lie in this range: below the 47-bit limit, away from where Linux puts programs, libraries and stacks.
+const BASES: Range = Range {
+    start: 0x6000_0000_0000,
+    end: 0x7000_0000_0000,
+};
+/// Address space for the kernel's heap and stacks; memory only as it is touched.
+const HEAP_BYTES: u64 = 16 << 30;
+/// A kernel stack, aligned to its size; the boot stack is one.
+const STACK_BYTES: u64 = 64 << 10;
+/// Largest kernel image accepted.
+const MAX_IMAGE: u64 = 256 << 20;
+
+/// Why the process machine could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel image cannot be read.
+    #[error("cannot read the kernel image {path}: {source}")]
+    Image {
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The kernel image is not what the machine can load.
+    #[error("bad kernel image: {0}")]
+    Format(&'static str),
+    /// The kernel image is not an ELF file.
+    #[error("bad kernel image: {0}")]
+    Elf(#[from] goblin::error::Error),
+    /// A host call failed.
+    #[error("{0}: {1}")]
+    Host(&'static str, Errno),
+    /// This process has no vDSO to show to the apps.
+    #[error("cannot read this process's memory map: {0}")]
+    Maps(std::io::Error),
+}
+
+/// What a sandbox on the process machine starts with.
+pub struct Launch {
+    /// The kernel image.
+    pub kernel_elf: PathBuf,
+    /// CPUs the guest shows.
+    pub cpus: u32,
+    /// 0 off … 5 trace.
+    pub log_level: u32,
+    /// Bytes the container may use; `u64::MAX` = no limit.
+    pub memory_limit: u64,
+    /// Processes and threads it may have; `u64::MAX` = no limit.
+    pub pids_limit: u64,
+    /// Control channel (`SOCK_SEQPACKET`).
+    pub control: OwnedFd,
+    /// Where log lines go.
+    pub log: OwnedFd,
+    /// Broker channels (`SOCK_SEQPACKET`), at most [`MAX_CHANNELS`].
+    pub channels: Vec<OwnedFd>,
+}
+
+/// One read-only segment, mapped from the image file.
+struct Segment {
+    /// Page-aligned offset in the file, and address less the base.
+    file_offset: u64,
+    start: u64,
+    end: u64,
+    executable: bool,
+}
+
+/// A loaded kernel, ready to be entered in the process that is to become the sandbox's first.
+pub struct Prepared {
+    image: File,
+    region: OwnedFd,
+    segments: Vec<Segment>,
+    /// First byte of the writable part, less the base.
+    data_start: u64,
+    /// Relocated data that must not be written again, less the base.
+    relro: Range,
+    entry: u64,
+    boot_page: u64,
+    boot_stack_top: u64,
+    info: BootInfo,
+    /// Kept open for the kernel.
+    fds: Vec<OwnedFd>,
+}
+
+fn page_down(v: u64) -> u64 {
+    v & !(PAGE_SIZE - 1)
+}
+
+fn page_up(v: u64) -> u64 {
+    v.next_multiple_of(PAGE_SIZE)
+}
+
+fn host(what: &'static str) -> impl Fn(Errno) -> Error {
+    move |e| Error::Host(what, e)
+}
+
+fn random(buf: &mut [u8]) -> Result<(), Error> {
+    let n = rustix::rand::getrandom(&mut *buf, GetRandomFlags::empty()).map_err(host("getrandom"))?;
+    if n == buf.len() {
+        Ok(())
+    } else {
+        Err(Error::Host("getrandom", Errno::IO))
+    }
+}
+
+/// A random base for the image.
+fn pick_base() -> Result<u64, Error> {
+    let mut bytes = [0; 8];
+    random(&mut bytes)?;
+    let slots = (BASES.len() - HEAP_BYTES - MAX_IMAGE) / ALIGN;
+    Ok(BASES.start + u64::from_ne_bytes(bytes) % slots * ALIGN)
+}
+
+/// Loads and relocates the kernel image; starts nothing.
+///
+/// # Errors
+/// An image that is not a static PIE of this architecture and ABI, or a host call that failed.
+pub fn prepare(l: Launch) -> Result<Prepared, Error> {
+    let image_error = |source| Error::Image {
+        path: l.kernel_elf.clone(),
+        source,
+    };
+    let image = File::open(&l.kernel_elf).map_err(image_error)?;
+    let bytes = std::fs::read(&l.kernel_elf).map_err(image_error)?;
+    let elf = Elf::parse(&bytes)?;
+    check(&elf)?;
+    let base = pick_base()?;
+    let loads: Vec<&ProgramHeader> = elf
+        .program_headers
+        .iter()
+        .filter(|p| p.p_type == PT_LOAD)
+        .collect();
+    let end = loads
+        .iter()
+        .map(|p| page_up(p.p_vaddr + p.p_memsz))
+        .max()
+        .unwrap_or(0);
+    let data_start = loads
+        .iter()
+        .filter(|p| p.p_flags & PF_W != 0)
+        .map(|p| page_down(p.p_vaddr))
+        .min()
+        .unwrap_or(end);
+    let segments = read_only_segments(&loads, data_start)?;
+
+    let boot_page = end;
+    let boot_stack = (boot_page + PAGE_SIZE).next_multiple_of(STACK_BYTES);
+    let boot_stack_top = boot_stack + STACK_BYTES;
+    let heap_start = boot_stack_top.next_multiple_of(ALIGN);
+    let region = rustix::fs::memfd_create("quark-kernel", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+        .map_err(host("memfd_create"))?;
+    let size = heap_start + HEAP_BYTES;
+    rustix::fs::ftruncate(&region, size).map_err(host("ftruncate"))?;
+    rustix::fs::fcntl_add_seals(&region, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+        .map_err(host("sealing the region"))?;
+    write_data(&region, &elf, &bytes, base)?;
+
+    let relro = elf.program_headers.iter().find(|p| p.p_type == PT_GNU_RELRO);
+    let relro = relro.map_or(Range::default(), |p| Range {
+        start: page_down(p.p_vaddr),
+        end: page_down(p.p_vaddr + p.p_memsz),
+    });
+    let text = segments
+        .iter()
+        .find(|s| s.executable)
+        .ok_or(Error::Format("no executable segment"))?;
+    let text = Range {
+        start: base + text.start,
+        end: base + text.end,
+    };
+    let mut info = BootInfo::new_zeroed();
+    info.magic = BOOT_MAGIC;
+    info.abi_version = ABI_VERSION;
+    info.machine = MachineKind::Process as u32;
+    info.cpus = l.cpus.max(1);
+    info.log_level = l.log_level;
+    info.image = Range {
+        start: base,
+        end: base + heap_start,
+    };
+    info.text = text;
+    info.heap = Range {
+        start: base + heap_start,
+        end: base + size,
+    };
+    info.memory_limit = l.memory_limit;
+    info.pids_limit = l.pids_limit;
+    random(&mut info.generation)?;
+    random(&mut info.entropy)?;
+    (info.vdso, info.vdso_range) = vdso()?;
+    info.features = host_features();
+    info.control_fd = l.control.as_raw_fd();
+    info.log_fd = l.log.as_raw_fd();
+    info.channel_fds = [-1; MAX_CHANNELS];
+    for (slot, fd) in info.channel_fds.iter_mut().zip(&l.channels) {
+        *slot = fd.as_raw_fd();
+    }
+    let mut fds = vec![l.control, l.log];
+    fds.extend(l.channels);
+    Ok(Prepared {
+        image,
+        region,
+        segments,
+        data_start,
+        relro,
+        entry: base + elf.entry,
+        boot_page: base + boot_page,
+        boot_stack_top: base + boot_stack_top,
+        info,
+        fds,
+    })
+}
+
+fn check(elf: &Elf<'_>) -> Result<(), Error> {
+    let machine = if cfg!(target_arch = "x86_64") {
+        arch::x86_64::ELF_MACHINE
+    } else {
+        arch::aarch64::ELF_MACHINE
+    };
+    if !elf.is_64 || !elf.little_endian || elf.header.e_machine != machine {
+        return Err(Error::Format("it is of another architecture"));
+    }
+    if elf.header.e_type != goblin::elf::header::ET_DYN || elf.interpreter.is_some() {
+        return Err(Error::Format("it is no static position-independent executable"));
+    }
+    if !elf.libraries.is_empty() || !elf.pltrelocs.is_empty() || !elf.dynrels.is_empty() {
+        return Err(Error::Format("it needs a dynamic linker"));
+    }
+    Ok(())
+}
+
+fn read_only_segments(loads: &[&ProgramHeader], data_start: u64) -> Result<Vec<Segment>, Error> {
+    let mut segments = Vec::new();
+    for p in loads {
+        if p.p_vaddr.checked_add(p.p_memsz).is_none_or(|e| e > MAX_IMAGE) {
+            return Err(Error::Format("it is too large"));
+        }
+        if p.p_flags & PF_W != 0 {
+            if p.p_flags & PF_X != 0 {
+                return Err(Error::Format("a segment is writable and executable"));
+            }
+            continue;
+        }
+        if p.p_vaddr % PAGE_SIZE != p.p_offset % PAGE_SIZE || p.p_memsz != p.p_filesz {
+            return Err(Error::Format(
+                "a read-only segment cannot be mapped from the file",
+            ));
+        }
+        let segment = Segment {
+            file_offset: page_down(p.p_offset),
+            start: page_down(p.p_vaddr),
+            end: page_up(p.p_vaddr + p.p_memsz),
+            executable: p.p_flags & PF_X != 0,
+        };
+        if segment.end > data_start {
+            return Err(Error::Format("a read-only segment lies behind writable ones"));
+        }
+        if segment.executable && segments.iter().any(|s: &Segment| s.executable) {
+            return Err(Error::Format("it has more than one executable segment"));
+        }
+        segments.push(segment);
+    }
+    Ok(segments)
+}
+
+/// Copies the writable segments into the region, relocated to `base`.
+fn write_data(region: &OwnedFd, elf: &Elf<'_>, bytes: &[u8], base: u64) -> Result<(), Error> {
+    let relative = if cfg!(target_arch = "x86_64") {
+        goblin::elf::reloc::R_X86_64_RELATIVE
+    } else {
+        goblin::elf::reloc::R_AARCH64_RELATIVE
+    };
+    let file = File::from(region.try_clone().map_err(|_| Error::Host("dup", Errno::MFILE))?);
+    let mut relocated = 0;
+    for p in elf
+        .program_headers
+        .iter()
+        .filter(|p| p.p_type == PT_LOAD && p.p_flags & PF_W != 0)
+    {
+        let range = p.p_offset as usize..(p.p_offset + p.p_filesz) as usize;
+        let mut data = bytes.get(range).ok_or(Error::Format("it is cut short"))?.to_vec();
+        for r in elf.dynrelas.iter() {
+            if r.r_type != relative {
+                return Err(Error::Format("it has a relocation that is not relative"));
+            }
+            let Some(at) = r.r_offset.checked_sub(p.p_vaddr) else {
+                continue;
+            };
+            let Some(word) = usize::try_from(at).ok().and_then(|at| data.get_mut(at..at + 8)) else {
+                continue;
+            };
+            let value = base.wrapping_add_signed(r.r_addend.unwrap_or(0));
+            word.copy_from_slice(&value.to_le_bytes());
+            relocated += 1;
+        }
+        file.write_all_at(&data, p.p_vaddr)
+            .map_err(|_| Error::Host("writing the region", Errno::NOMEM))?;
+    }
+    // One that lies in no writable segment would need writable text.
+    if relocated != elf.dynrelas.len() {
+        return Err(Error::Format("it has relocations in read-only segments"));
+    }
+    Ok(())
+}
+
+/// The host's vDSO in this process (and its forks): address of the ELF header, and the range with its data pages.
+fn vdso() -> Result<(u64, Range), Error> {
+    let maps = std::fs::read_to_string("/proc/self/maps").map_err(Error::Maps)?;
+    let mut range = Range::default();
+    let mut header = 0;
+    for line in maps.lines() {
+        let name = line.rsplit(' ').next().unwrap_or("");
+        if !name.starts_with("[vvar") && name != "[vdso]" {
+            continue;
+        }
+        let (start, end) = line
+            .split(' ')
+            .next()
+            .and_then(|r| r.split_once('-'))
+            .unwrap_or(("0", "0"));
+        let parse = |s| u64::from_str_radix(s, 16).unwrap_or(0);
+        let (start, end) = (parse(start), parse(end));
+        if name == "[vdso]" {
+            header = start;
+        }
+        range = if range.is_empty() {
+            Range { start, end }
+        } else {
+            Range {
+                start: range.start.min(start),
+                end: range.end.max(end),
+            }
+        };
+    }
+    Ok((header, range))
+}
+
+fn host_features() -> u64 {
+    let (_, hwcap2) = rustix::param::linux_hwcap();
+    // x86_64: HWCAP2_FSGSBASE.
+    if cfg!(target_arch = "x86_64") && hwcap2 & 2 != 0 {
+        features::FSGSBASE
+    } else {
+        0
+    }
+}
+
+impl Prepared {
+    /// Descriptors that must stay open until [`Prepared::enter`].
+    pub fn keep_fds(&self) -> Vec<RawFd> {
+        let mut fds: Vec<RawFd> = self.fds.iter().map(AsRawFd::as_raw_fd).collect();
+        fds.extend([self.image.as_raw_fd(), self.region.as_raw_fd()]);
+        fds
+    }
+
+    /// Maps the kernel, has `install_filter` confine the process (host calls pass only from the given range of
+    /// addresses from then on), and enters the kernel. The process must have no other thread.
+    pub fn enter(self, install_filter: impl FnOnce(Range) -> Result<(), Error>) -> ! {
+        let text = self.info.text;
+        if let Err(e) = self.map().and_then(|()| install_filter(text)) {
+            eprintln!("quark: {e}");
+            std::process::exit(71);
+        }
+        let (entry, page, stack) = (self.entry, self.boot_page, self.boot_stack_top);
+        // The kernel owns the descriptors now.
+        std::mem::forget(self.fds);
+        std::mem::forget((self.image, self.region));
+        // SAFETY: the kernel is mapped, its boot page is filled, and its stack is fresh.
+        unsafe { jump(entry, page, stack) }
+    }
+
+    fn map(&self) -> Result<(), Error> {
+        let base = self.info.image.start;
+        for s in &self.segments {
+            let mut prot = ProtFlags::READ;
+            if s.executable {
+                prot |= ProtFlags::EXEC;
+            }
+            map_fixed(
+                base + s.start,
+                s.end - s.start,
+                prot,
+                MapFlags::PRIVATE,
+                self.image.as_fd(),
+                s.file_offset,
+            )?;
+        }
+        let data = base + self.data_start;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        let len = self.info.heap.end - data;
+        map_fixed(
+            data,
+            len,
+            ProtFlags::READ | ProtFlags::WRITE,
+            flags,
+            self.region.as_fd(),
+            self.data_start,
+        )?;
+        if !self.relro.is_empty() {
+            let start = (base + self.relro.start) as *mut c_void;
+            // SAFETY: the range was mapped just above, and this process does not use it.
+            unsafe { rustix::mm::mprotect(start, self.relro.len() as usize, MprotectFlags::READ) }
+                .map_err(host("mprotect"))?;
+        }
+        let page = self.boot_page as *mut u8;
+        let info = self.info.as_bytes();
+        // SAFETY: the boot page is mapped writable, and BootInfo fits a page.
+        unsafe { std::ptr::copy_nonoverlapping(info.as_ptr(), page, info.len()) };
+        // The mappings hold the files. The descriptors must not be the sandbox's: the region's could be mapped anew.
+        for fd in [self.image.as_raw_fd(), self.region.as_raw_fd()] {
+            // SAFETY: `enter` forgets the owners.
+            unsafe { rustix::io::close(fd) };
+        }
+        Ok(())
+    }
+}
+
+fn map_fixed(
+    addr: u64,
+    len: u64,
+    prot: ProtFlags,
+    flags: MapFlags,
+    fd: std::os::fd::BorrowedFd<'_>,
+    offset: u64,
+) -> Result<(), Error> {
+    let flags = flags | MapFlags::FIXED_NOREPLACE;
+    // SAFETY: the host refuses to replace what is mapped, so nothing of this process changes.
+    unsafe { rustix::mm::mmap(addr as *mut c_void, len as usize, prot, flags, fd, offset) }
+        .map_err(host("mapping the kernel"))?;
+    Ok(())
+}
+
+/// Enters the kernel.
+///
+/// # Safety
+/// `entry` is the kernel's entry point, `page` its boot page, `stack` the top of its boot stack.
+unsafe fn jump(entry: u64, page: u64, stack: u64) -> ! {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller vouches for the addresses.
+    unsafe {
+        std::arch::asm!("mov rsp, {s}", "xor ebp, ebp", "jmp {e}", s = in(reg) stack, e = in(reg) entry,
+            in("rdi") page, options(noreturn))
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: the caller vouches for the addresses.
+    unsafe {
+        std::arch::asm!("mov sp, {s}", "br {e}", s = in(reg) stack, e = in(reg) entry, in("x0") page,
+            options(noreturn))
+    }
+}
+
+const _: () = assert!(size_of::<BootInfo>() <= PAGE_SIZE as usize);
