@@ -1,0 +1,180 @@
+"""The busybox programs on the kvm machines, in emulated machines with a real /dev/kvm: same bundles, same expectations."""
+import base64
+import os
+import re
+import shutil
+import sys
+import tempfile
+
+import bundle
+import process
+from cases import SAME
+from report import Failure, Skip, check, shorten
+from runtime import Runtime
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.append(os.path.join(os.path.dirname(HERE), "programs"))
+import busybox as programs  # noqa: E402
+
+MACHINES = [("x86_64", "max"), ("aarch64", "neoverse-n1"), ("aarch64", "cortex-a72")]
+
+# The smoke set: one case for each mechanism. The long run takes every row of the busybox group.
+SMOKE = {"echo", "pipeline", "long pipeline", "redirections", "background and wait", "trap", "signal to a child", "here-document",
+         "exit status", "killed by a signal", "fifo", "files", "tar and gzip", "own pid is 1", "devices", "read-only root", "timeout"}
+# These print what differs between the host and an emulated machine.
+NOT_HERE = {"identity", "limits", "environment"}
+
+CASE_S = 90
+BUSY = ("while :; do :; done & spin=$!; i=0; while [ $i -lt 20 ]; do /bin/true; i=$((i+1)); done; echo $i; "
+        "usleep 100000; kill $spin; wait $spin; echo $?")
+
+# Runs in the emulated machine. Results go out case by case, so that a hang costs one case and not all.
+DRIVER = r"""
+mkdir -p /run/q /tmp/r
+for id in "$@"; do
+  timeout -s KILL %(limit)d ./quark --root /run/q --platform=kvm run --bundle cases/$id $id </dev/null >/tmp/r/out 2>/tmp/r/err
+  echo "@RESULT $id $? $(base64 /tmp/r/out | tr -d '\n'). $(base64 /tmp/r/err | tr -d '\n')."
+  ./quark --root /run/q delete --force $id >/dev/null 2>&1
+done
+""" % {"limit": CASE_S}
+
+# Adds up the processor time of everything that is Quark's, from the scheduler's own nanoseconds.
+IDLE = r"""
+mkdir -p /run/q
+./quark --root /run/q --platform=kvm run --bundle cases/idle idle </dev/null >/tmp/up 2>&1 &
+n=0; until grep -q up /tmp/up; do sleep 0.2; n=$((n+1)); [ $n -lt 300 ] || { cat /tmp/up; exit 1; }; done
+sleep 3
+used() { t=0; for f in /proc/[0-9]*/task/[0-9]*; do case $(readlink ${f%%/task/*}/exe) in */quark)
+  read ns rest <$f/schedstat && t=$((t + ns/1000));; esac; done; echo $t; }
+a=$(used); sleep 10; b=$(used); echo "used $((b - a)) us"
+./quark --root /run/q delete --force idle
+"""
+
+
+def rows(full):
+    """Returns {id: (name, script, expected, settings)} of the cases that run here."""
+    chosen = [r for r in programs.SHELL if (full or r[0] in SMOKE) and r[0] not in NOT_HERE]
+    return {f"c{n:02}": (r[0], r[1], r[2], r[3] if len(r) > 3 else {}) for n, r in enumerate(chosen)}
+
+
+def expectations(cases, log):
+    """Runs rows that have no literal expectation under runc on the host; returns {id: stdout}."""
+    found = {}
+    unknown = {id: c for id, c in cases.items() if c[2] is SAME}
+    if not unknown:
+        return found
+    runc = Runtime("runc", log=log, name="ref")
+    try:
+        with tempfile.TemporaryDirectory() as d:
+            for id, (_, script, _, _) in unknown.items():
+                b = bundle.write(f"{d}/{id}", bundle.config(["sh", "-c", script], bundle.busybox()))
+                found[id] = runc.run(b).text
+    finally:
+        runc.clean()
+        runc.end()
+    return found
+
+
+def prepare(directory, arch, cases, top):
+    """Lays out what goes into the machine."""
+    for f in ("quark", "qkernel"):
+        built = os.path.join(top, "out", arch, f)
+        check(os.path.exists(built), f"{os.path.relpath(built)} is not built")
+        shutil.copy(built, directory)
+    native = os.path.join(bundle.CACHE, "emulated", arch, "root", "bin", "busybox")
+    shutil.copytree(bundle.busybox(native, f"busybox-{arch}"), f"{directory}/rootfs", symlinks=True)
+    for id, (_, script, _, _) in cases.items():
+        bundle.write(f"{directory}/cases/{id}", bundle.config(["sh", "-c", script], "/job/rootfs"))
+    one = {"cpu": {"cpus": "0"}}
+    bundle.write(f"{directory}/cases/busy", bundle.config(["sh", "-c", BUSY], "/job/rootfs", resources=one))
+    bundle.write(f"{directory}/cases/idle", bundle.config(["sh", "-c", "sleep 1000 | cat & echo up; wait"], "/job/rootfs"))
+
+
+class Emulated:
+    """One kind of emulated machine, with everything it needs inside."""
+
+    def __init__(self, report, arch, cpu, directory):
+        self.report, self.arch, self.cpu, self.directory = report, arch, cpu, directory
+        self.log = report.log_path(f"emulated-{arch}-{cpu}")
+
+    def boot(self, words, timeout, smp="2"):
+        command = [os.path.join(HERE, "run"), "--arch", self.arch, "--cpu", self.cpu, "--smp", smp, "--mem", "1536M",
+                   "--timeout", str(timeout), "--put", f"{self.directory}:/job", "--", *words]
+        return process.run(command, timeout=timeout + 60, log=self.log)
+
+    def results(self, ids):
+        """Runs cases; after a hang the rest goes on in a fresh machine. Returns {id: (rc, stdout, stderr)}."""
+        found, todo = {}, list(ids)
+        for _ in range(3):
+            if not todo:
+                break
+            done = self.boot(["sh", "-c", DRIVER, "driver", *todo], 60 + 20 * len(todo))
+            for id, rc, out, err in re.findall(r"^@RESULT (\S+) (\d+) (\S*)\. (\S*)\.$", done.text, re.M):
+                found[id] = (int(rc), base64.b64decode(out), base64.b64decode(err))
+            missing = [id for id in todo if id not in found]
+            if missing:
+                found[missing[0]] = (None, b"", f"the emulated machine gave no result\n{done}".encode())
+            todo = missing[1:]
+        return found
+
+
+def judge(name, expected, settings, result):
+    rc, out, err = result
+    told = f"exit status {rc}\n--- stdout\n{shorten(out)}\n--- stderr\n{err.decode('utf-8', 'replace')[-3000:]}"
+    check(rc is not None, told)
+    check(rc == settings.get("rc", 0), f"exit status {rc}, expected {settings.get('rc', 0)}\n{told}")
+    check(out.decode("utf-8", "replace") == expected, f"stdout: expected {shorten(expected)}\n{told}")
+    wanted = settings.get("err", "")
+    check(re.search(wanted, err.decode("utf-8", "replace"), re.S) and (wanted or not err), f"stderr: expected {wanted!r}\n{told}")
+
+
+def check_says_kvm(machine):
+    result = machine.boot(["./quark", "check"], 90)
+    check(result.rc == 0 and "kvm" in result.text.lower(), f"quark check in a machine with a real /dev/kvm\n{result}")
+
+
+def idle(machine):
+    """The emulator makes each timer interrupt dear, hence a wider limit than on the process machine."""
+    result = machine.boot(["sh", "-c", IDLE], 150)
+    used = re.search(r"used (\d+) us", result.text)
+    check(used, f"no measurement\n{result}")
+    percent = int(used[1]) / 10e6 * 100
+    check(percent < 0.5, f"an idle sandbox took {percent:.2f} % of a processor\n{result}")
+
+
+def one_machine(report, arch, cpu, cases, expected, top):
+    stage = f"emulated/{arch}-{cpu}"
+    if not report.wanted(stage):
+        return
+    setup = process.run([os.path.join(HERE, "setup"), arch], timeout=600, log=report.log_path(stage))
+    if setup.rc != 0:
+        report.skip(stage, f"ci/emulated/setup {arch} failed: {setup.errors.strip()[-500:]}")
+        return
+    with tempfile.TemporaryDirectory(prefix="emulated.") as directory:
+        try:
+            prepare(directory, arch, cases, top)
+        except Failure as e:
+            report.fail(stage, str(e))
+            return
+        machine = Emulated(report, arch, cpu, directory)
+        wanted = {id: c for id, c in cases.items() if report.wanted(f"{stage}/{c[0]}")}
+        ids = list(wanted) + (["busy"] if report.wanted(f"{stage}/busy loop") else [])
+        results = machine.results(ids) if ids else {}
+        lost = (None, b"", b"not run: the machine hung before")
+        for id, (name, _, literal, settings) in wanted.items():
+            want = expected.get(id, literal)
+            report.case(f"{stage}/{name}", lambda: judge(name, want, settings, results.get(id, lost)))
+        report.case(f"{stage}/busy loop", lambda: judge("busy loop", "20\n143\n", {"err": "Terminated|"}, results.get("busy", lost)))
+        report.case(f"{stage}/check", lambda: check_says_kvm(machine))
+        report.case(f"{stage}/idle", lambda: idle(machine))
+
+
+def run(report, full, top):
+    cases = rows(full)
+    try:
+        expected = expectations(cases, report.log_path("emulated-expectations"))
+    except Skip as e:
+        report.skip("emulated", str(e), e.installable)
+        return
+    for arch, cpu in MACHINES:
+        one_machine(report, arch, cpu, cases, expected, top)
