@@ -4,7 +4,7 @@
 #[path = "../src/vm/process.rs"]
 mod process;
 
-use process::{Error, Launch, prepare};
+use process::{BootParams, Error, Launch, prepare};
 use qlib::boot::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -50,10 +50,8 @@ fn filter(text: Range) -> Result<(), Error> {
 
 fn main() {
     let mut args = std::env::args_os().skip(1);
-    let kernel_elf = args
-        .next()
-        .expect("usage: process_boot KERNEL [LOG_LEVEL]")
-        .into();
+    let path = args.next().expect("usage: process_boot KERNEL [LOG_LEVEL]");
+    let kernel = std::fs::File::open(path).expect("the kernel image").into();
     let log_level = args
         .next()
         .and_then(|l| l.to_str().and_then(|l| l.parse().ok()))
@@ -64,11 +62,13 @@ fn main() {
         .try_clone_to_owned()
         .expect("a descriptor");
     let prepared = prepare(Launch {
-        kernel_elf,
-        cpus: 2,
-        log_level,
-        memory_limit: u64::MAX,
-        pids_limit: u64::MAX,
+        kernel,
+        boot: BootParams {
+            cpus: 2,
+            log_level,
+            memory_limit: u64::MAX,
+            pids_limit: u64::MAX,
+        },
         control: control.into(),
         log,
         channels: Vec::new(),

@@ -4,15 +4,15 @@ use goblin::elf::Elf;
 use goblin::elf::program_header::{PF_W, PF_X, PT_GNU_RELRO, PT_LOAD, ProgramHeader};
 use qlib::PAGE_SIZE;
 use qlib::boot::{ABI_VERSION, BOOT_MAGIC, BootInfo, MAX_CHANNELS, MachineKind, Range, features};
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::{MemfdFlags, Mode, SealFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 use rustix::rand::GetRandomFlags;
 use std::ffi::c_void;
+use std::fmt::Display;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
 use zerocopy::{FromZeros, IntoBytes};
 
 /// The kernel's base is a multiple of this.
@@ -29,17 +29,17 @@ const STACK_BYTES: u64 = 64 << 10;
 /// Largest kernel image accepted.
 const MAX_IMAGE: u64 = 256 << 20;
 
+/// Exit code of a child that cannot enter the kernel (EX_OSERR).
+const EXIT_CODE: i32 = 71;
+/// Index of the log descriptor among those the kernel keeps.
+const LOG: usize = 1;
+
 /// Why the process machine could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel image cannot be read.
-    #[error("cannot read the kernel image {path}: {source}")]
-    Image {
-        /// Its path.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+    #[error("cannot read the kernel image: {0}")]
+    Image(std::io::Error),
     /// The kernel image is not what the machine can load.
     #[error("bad kernel image: {0}")]
     Format(&'static str),
@@ -54,19 +54,26 @@ pub enum Error {
     Maps(std::io::Error),
 }
 
-/// What a sandbox on the process machine starts with.
-pub struct Launch {
-    /// The kernel image.
-    pub kernel_elf: PathBuf,
-    /// CPUs the guest shows.
+/// What QKernel is told at boot.
+#[derive(Clone, Copy, Debug)]
+pub struct BootParams {
+    /// CPUs the guest may use and shows.
     pub cpus: u32,
     /// 0 off … 5 trace.
     pub log_level: u32,
-    /// Bytes the container may use; `u64::MAX` = no limit.
+    /// Bytes; `u64::MAX` = no limit.
     pub memory_limit: u64,
-    /// Processes and threads it may have; `u64::MAX` = no limit.
+    /// Processes and threads; `u64::MAX` = no limit.
     pub pids_limit: u64,
-    /// Control channel (`SOCK_SEQPACKET`).
+}
+
+/// All that is needed to start the machine. The descriptors are the child's ends.
+pub struct Launch {
+    /// The QKernel ELF file.
+    pub kernel: OwnedFd,
+    /// Boot parameters.
+    pub boot: BootParams,
+    /// The control channel (`SOCK_SEQPACKET`).
     pub control: OwnedFd,
     /// Where log lines go.
     pub log: OwnedFd,
@@ -129,17 +136,18 @@ fn pick_base() -> Result<u64, Error> {
     Ok(BASES.start + u64::from_ne_bytes(bytes) % slots * ALIGN)
 }
 
-/// Loads and relocates the kernel image; starts nothing.
+/// Reads, checks and relocates the kernel; starts nothing. Runs before the fork, with the host's privileges.
 ///
 /// # Errors
 /// An image that is not a static PIE of this architecture and ABI, or a host call that failed.
 pub fn prepare(l: Launch) -> Result<Prepared, Error> {
-    let image_error = |source| Error::Image {
-        path: l.kernel_elf.clone(),
-        source,
-    };
-    let image = File::open(&l.kernel_elf).map_err(image_error)?;
-    let bytes = std::fs::read(&l.kernel_elf).map_err(image_error)?;
+    let image = File::from(l.kernel);
+    let length = image.metadata().map_err(Error::Image)?.len();
+    if length > MAX_IMAGE {
+        return Err(Error::Format("it is too large"));
+    }
+    let mut bytes = vec![0; length as usize];
+    image.read_exact_at(&mut bytes, 0).map_err(Error::Image)?;
     let elf = Elf::parse(&bytes)?;
     check(&elf)?;
     let base = pick_base()?;
@@ -190,8 +198,8 @@ pub fn prepare(l: Launch) -> Result<Prepared, Error> {
     info.magic = BOOT_MAGIC;
     info.abi_version = ABI_VERSION;
     info.machine = MachineKind::Process as u32;
-    info.cpus = l.cpus.max(1);
-    info.log_level = l.log_level;
+    info.cpus = l.boot.cpus.max(1);
+    info.log_level = l.boot.log_level;
     info.image = Range {
         start: base,
         end: base + heap_start,
@@ -201,8 +209,8 @@ pub fn prepare(l: Launch) -> Result<Prepared, Error> {
         start: base + heap_start,
         end: base + size,
     };
-    info.memory_limit = l.memory_limit;
-    info.pids_limit = l.pids_limit;
+    info.memory_limit = l.boot.memory_limit;
+    info.pids_limit = l.boot.pids_limit;
     random(&mut info.generation)?;
     random(&mut info.entropy)?;
     (info.vdso, info.vdso_range) = vdso()?;
@@ -364,20 +372,24 @@ fn host_features() -> u64 {
 }
 
 impl Prepared {
-    /// Descriptors that must stay open until [`Prepared::enter`].
-    pub fn keep_fds(&self) -> Vec<RawFd> {
+    /// Descriptors that must stay open in the child.
+    pub fn survivors(&self) -> Vec<RawFd> {
         let mut fds: Vec<RawFd> = self.fds.iter().map(AsRawFd::as_raw_fd).collect();
         fds.extend([self.image.as_raw_fd(), self.region.as_raw_fd()]);
         fds
     }
 
-    /// Maps the kernel, has `install_filter` confine the process (host calls pass only from the given range of
-    /// addresses from then on), and enters the kernel. The process must have no other thread.
-    pub fn enter(self, install_filter: impl FnOnce(Range) -> Result<(), Error>) -> ! {
+    /// Maps the kernel, installs the filter over its text (host calls pass only from there) and jumps to it. Runs in the
+    /// jail, in a process without other threads. Never returns; a failure is written to the log descriptor.
+    pub fn enter<E: Display>(self, install: impl FnOnce(Range) -> Result<(), E>) -> ! {
         let text = self.info.text;
-        if let Err(e) = self.map().and_then(|()| install_filter(text)) {
-            eprintln!("quark: {e}");
-            std::process::exit(71);
+        // Modes are QKernel's to mask.
+        rustix::process::umask(Mode::empty());
+        if let Err(e) = self.map() {
+            self.give_up(&e);
+        }
+        if let Err(e) = install(text) {
+            self.give_up(&e);
         }
         let (entry, page, stack) = (self.entry, self.boot_page, self.boot_stack_top);
         // The kernel owns the descriptors now.
@@ -385,6 +397,14 @@ impl Prepared {
         std::mem::forget((self.image, self.region));
         // SAFETY: the kernel is mapped, its boot page is filled, and its stack is fresh.
         unsafe { jump(entry, page, stack) }
+    }
+
+    fn give_up(&self, why: &dyn Display) -> ! {
+        if let Some(log) = self.fds.get(LOG) {
+            let _ = rustix::io::write(log, format!("ERROR {why}\n").as_bytes());
+        }
+        // SAFETY: ends the process; nothing of the parent's that was forked is flushed or dropped.
+        unsafe { libc::_exit(EXIT_CODE) }
     }
 
     fn map(&self) -> Result<(), Error> {
