@@ -20,6 +20,9 @@ pub enum PollSource<'a> {
     Queue(&'a WaitQueue),
     /// The host knows.
     Host(Handle),
+    /// The kernel wakes the queue, and the host object's POLLIN means that [`FileOps::poll`] must be asked again (an epoll
+    /// instance that also watches host objects).
+    Both(&'a WaitQueue, Handle),
 }
 
 /// What a mapping of an open file is backed by.

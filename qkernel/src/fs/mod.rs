@@ -1,9 +1,15 @@
 //! The virtual file system.
 
+pub mod anon;
+pub mod eventfd;
 pub mod fdtable;
 pub mod file;
 pub mod inode;
 pub mod path;
+pub mod pipe;
+pub mod pipe_buffer;
+pub mod pipe_fifo;
+pub mod poll;
 pub mod tty;
 
 pub use fdtable::{Fd, FdTable};
