@@ -7,7 +7,9 @@ extern crate alloc;
 extern crate std;
 
 pub mod fs;
+pub mod ipc;
 pub mod mm;
+pub mod net;
 pub mod sched;
 pub mod signal;
 pub mod syscall;

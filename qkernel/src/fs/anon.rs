@@ -1,8 +1,8 @@
 //! Objects without a name in any file system: their inode numbers and status.
 
-use crate::fs::inode::{FileType, Stat};
 use crate::fs::fdtable::Fd;
 use crate::fs::file::File;
+use crate::fs::inode::{FileType, Stat};
 use crate::task::Task;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -59,7 +59,8 @@ pub fn descriptor_limit(task: &Task) -> u64 {
 /// # Errors
 /// EMFILE.
 pub fn install(task: &Task, file: Arc<File>, close_on_exec: bool) -> Result<Fd, Errno> {
-    task.files().insert(file, close_on_exec, 0, descriptor_limit(task))
+    task.files()
+        .insert(file, close_on_exec, 0, descriptor_limit(task))
 }
 
 /// Gives two files descriptors, or neither.

@@ -168,7 +168,10 @@ mod tests {
         assert_eq!((read(&s), read(&s)), (Ok(1), Ok(1)));
         assert_eq!(read(&s), Err(Errno::EAGAIN));
         let mut short = [0; 7];
-        assert_eq!(s.ops().read(&s, &mut Dest::kernel(&mut short), 0), Err(Errno::EINVAL));
+        assert_eq!(
+            s.ops().read(&s, &mut Dest::kernel(&mut short), 0),
+            Err(Errno::EINVAL)
+        );
     }
 
     #[test]

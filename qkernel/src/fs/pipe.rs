@@ -4,6 +4,7 @@ use crate::fs::anon;
 use crate::fs::file::{File, FileOps, PollSource};
 use crate::fs::inode::{FileType, Stat};
 use crate::fs::pipe_buffer::{Buffer, Chunk};
+pub use crate::fs::pipe_fifo::open_fifo;
 use crate::sched::wait::{Events, WaitQueue, wait_until};
 use crate::signal::{SigInfo, info::code, signo};
 use crate::syscall::Ctx;
@@ -366,5 +367,124 @@ pub(super) fn access(flags: u32) -> u32 {
         O_WRONLY => O_WRONLY,
         O_RDONLY => O_RDONLY,
         _ => O_RDWR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hal::uapi::general::O_NONBLOCK;
+    use std::time::Duration;
+
+    fn read(f: &File, n: usize) -> Result<Vec<u8>, Errno> {
+        let mut b = alloc::vec![0; n];
+        let got = f.ops().read(f, &mut Dest::kernel(&mut b), 0)?;
+        b.truncate(got);
+        Ok(b)
+    }
+    fn write(f: &File, b: &[u8]) -> Result<usize, Errno> {
+        f.ops().write(f, &mut Src::kernel(b), 0)
+    }
+
+    #[test]
+    fn bytes_go_through_in_order_and_end() {
+        let (r, w) = pipe(O_NONBLOCK);
+        assert_eq!(read(&r, 5), Err(Errno::EAGAIN));
+        assert_eq!(write(&w, b"hello "), Ok(6));
+        assert_eq!(write(&w, b"world"), Ok(5));
+        assert_eq!(read(&r, 8), Ok(b"hello wo".to_vec()));
+        assert_eq!(read(&r, 8), Ok(b"rld".to_vec()));
+        drop(w);
+        assert_eq!(read(&r, 8), Ok(Vec::new()));
+        assert!(r.ops().poll(&r).contains(Events::HUP));
+    }
+
+    #[test]
+    fn a_small_write_is_all_or_nothing_and_a_large_one_is_not() {
+        let (r, w) = pipe(O_NONBLOCK);
+        let big = alloc::vec![7u8; DEFAULT_SIZE - 10];
+        assert_eq!(write(&w, &big), Ok(big.len()));
+        assert_eq!(write(&w, &[1; 11]), Err(Errno::EAGAIN));
+        assert_eq!(write(&w, &[1; 10]), Ok(10));
+        assert!(!w.ops().poll(&w).contains(Events::OUT));
+        assert_eq!(read(&r, PIPE_BUF).map(|v| v.len()), Ok(PIPE_BUF));
+        assert!(w.ops().poll(&w).contains(Events::OUT));
+        assert_eq!(write(&w, &alloc::vec![2; 3 * PIPE_BUF]), Ok(PIPE_BUF));
+    }
+
+    #[test]
+    fn without_readers_writing_fails() {
+        let (r, w) = pipe(0);
+        drop(r);
+        assert_eq!(write(&w, b"x"), Err(Errno::EPIPE));
+        assert!(w.ops().poll(&w).contains(Events::ERR));
+    }
+
+    #[test]
+    fn concurrent_small_writes_do_not_mix() {
+        let (r, w) = pipe(0);
+        let threads: Vec<_> = (0u8..4)
+            .map(|id| {
+                let w = w.clone();
+                std::thread::spawn(move || {
+                    for _ in 0..200 {
+                        assert_eq!(write(&w, &[id; 1000]), Ok(1000));
+                    }
+                })
+            })
+            .collect();
+        drop(w);
+        let mut all = Vec::new();
+        loop {
+            let part = read(&r, 4096).unwrap();
+            if part.is_empty() {
+                break;
+            }
+            all.extend(part);
+        }
+        assert_eq!(all.len(), 4 * 200 * 1000);
+        for block in all.chunks(1000) {
+            assert!(block.iter().all(|b| *b == block[0]));
+        }
+        for t in threads {
+            t.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_blocked_writer_goes_on_when_there_is_room() {
+        let (r, w) = pipe(0);
+        let t = std::thread::spawn(move || write(&w, &alloc::vec![1; 3 * DEFAULT_SIZE]));
+        std::thread::sleep(Duration::from_millis(10));
+        let mut got = 0;
+        loop {
+            match read(&r, 10_000).unwrap().len() {
+                0 => break,
+                n => got += n,
+            }
+        }
+        assert_eq!(got, 3 * DEFAULT_SIZE);
+        assert_eq!(t.join().unwrap(), Ok(3 * DEFAULT_SIZE));
+    }
+
+    #[test]
+    fn the_size_can_be_changed() {
+        let p = Pipe::new();
+        assert_eq!(p.set_size(5000, false), Ok(8192));
+        assert_eq!(p.set_size(0, false), Err(Errno::EINVAL));
+        assert_eq!(p.set_size(2 << 20, false), Err(Errno::EPERM));
+        assert_eq!(p.set_size(2 << 20, true), Ok(2 << 20));
+    }
+
+    #[test]
+    fn a_fifo_waits_for_its_partner() {
+        use crate::fs::pipe_fifo::open_fifo;
+        let key = (1, 77);
+        assert_eq!(open_fifo(key, O_WRONLY | O_NONBLOCK).err(), Some(Errno::ENXIO));
+        let t = std::thread::spawn(move || open_fifo(key, O_RDONLY).is_ok());
+        std::thread::sleep(Duration::from_millis(10));
+        let w = open_fifo(key, O_WRONLY).unwrap();
+        assert!(t.join().unwrap());
+        drop(w);
     }
 }

@@ -31,7 +31,13 @@ pub fn host_ready(handle: host::Handle) -> Events {
     let mut item = [PollItem {
         handle,
         events: host_bits(
-            Events::IN | Events::PRI | Events::OUT | Events::RDNORM | Events::RDBAND | Events::WRNORM | Events::RDHUP,
+            Events::IN
+                | Events::PRI
+                | Events::OUT
+                | Events::RDNORM
+                | Events::RDBAND
+                | Events::WRNORM
+                | Events::RDHUP,
         ),
         revents: 0,
     }];
@@ -85,7 +91,11 @@ fn host_items(set: &[PollEntry]) -> HostItems {
         };
         h.items.push(PollItem {
             handle,
-            events: if judge { host_bits(Events::IN) } else { host_bits(e.events) },
+            events: if judge {
+                host_bits(Events::IN)
+            } else {
+                host_bits(e.events)
+            },
             revents: 0,
         });
         h.entries.push((i, judge));
@@ -211,5 +221,43 @@ pub fn poll(set: &mut [PollEntry], deadline_ns: Option<u64>) -> Result<usize, Wa
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::eventfd::eventfd;
+    use hal::host::Src;
+
+    fn entry(f: &Arc<File>, events: Events) -> PollEntry {
+        PollEntry {
+            file: Some(f.clone()),
+            events,
+            revents: Events::empty(),
+        }
+    }
+
+    #[test]
+    fn readiness_deadline_and_wake() {
+        let a = eventfd(0, false, 0);
+        let b = eventfd(0, false, 0);
+        let mut set = [entry(&a, Events::IN), entry(&b, Events::IN)];
+        assert_eq!(poll(&mut set, Some(0)), Err(WaitError::TimedOut));
+        let soon = hal::clock::monotonic_ns() + 5_000_000;
+        assert_eq!(poll(&mut set, Some(soon)), Err(WaitError::TimedOut));
+        assert!(hal::clock::monotonic_ns() >= soon);
+        let writer = b.clone();
+        let t = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            writer
+                .ops()
+                .write(&writer, &mut Src::kernel(&1u64.to_ne_bytes()), 0)
+        });
+        assert_eq!(poll(&mut set, None), Ok(1));
+        assert_eq!((set[0].revents, set[1].revents), (Events::empty(), Events::IN));
+        assert_eq!(t.join().unwrap(), Ok(8));
+        set[0].events = Events::OUT;
+        assert_eq!(poll(&mut set, None), Ok(2));
     }
 }

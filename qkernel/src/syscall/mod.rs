@@ -4,6 +4,10 @@
 
 pub mod memory;
 
+pub mod eventfd;
+pub mod pipe;
+pub mod poll;
+
 use crate::fs::fdtable::Fd;
 use crate::task::Task;
 use alloc::sync::Arc;
@@ -97,3 +101,6 @@ macro_rules! rows {
         ];
     };
 }
+
+/// Every family's calls. A number that is in none of them is not implemented (ENOSYS).
+pub const FAMILIES: &[&[Row]] = &[eventfd::ROWS, pipe::ROWS, poll::ROWS];

@@ -45,7 +45,9 @@ pub fn timespec_ns(sec: i64, nsec: i64) -> SysResult<u64> {
     if sec < 0 || !(0..1_000_000_000).contains(&nsec) {
         return Err(Errno::EINVAL);
     }
-    Ok((sec as u64).saturating_mul(1_000_000_000).saturating_add(nsec as u64))
+    Ok((sec as u64)
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nsec as u64))
 }
 
 /// The deadline `ns` from now; 0 stays 0, which means looking once.
@@ -61,7 +63,11 @@ fn write_remaining(p: UserPtr<__kernel_timespec>, deadline_ns: Option<u64>) {
     if let Some(d) = deadline_ns
         && !p.is_null()
     {
-        let left = if d == 0 { 0 } else { d.saturating_sub(hal::clock::monotonic_ns()) };
+        let left = if d == 0 {
+            0
+        } else {
+            d.saturating_sub(hal::clock::monotonic_ns())
+        };
         // As Linux: a time that cannot be stored does not fail the call.
         let _ = p.write(&__kernel_timespec {
             tv_sec: (left / 1_000_000_000) as i64,
@@ -201,7 +207,10 @@ const SET_EVENTS: [(Events, Events); 3] = [
     ),
     (
         Events::OUT,
-        Events::OUT.union(Events::WRNORM).union(Events::WRBAND).union(Events::ERR),
+        Events::OUT
+            .union(Events::WRNORM)
+            .union(Events::WRBAND)
+            .union(Events::ERR),
     ),
     (Events::PRI, Events::PRI),
 ];

@@ -1,0 +1,1 @@
+//! Communication between processes that is not a file: futexes, System V objects.
