@@ -15,3 +15,15 @@ pub mod signal;
 pub mod syscall;
 pub mod task;
 pub mod time;
+
+#[cfg(test)]
+pub(crate) mod tests {
+    /// Boots the fake machine for tests that need BootInfo.
+    pub(crate) fn boot() {
+        static HOOKS: hal::boot::Hooks = hal::boot::Hooks {
+            start: || {},
+            trap: |_, _| {},
+        };
+        hal::fake::boot(&HOOKS);
+    }
+}

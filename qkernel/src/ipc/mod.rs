@@ -1,1 +1,5 @@
 //! Communication between processes that is not a file: futexes, System V objects.
+
+pub mod futex;
+pub mod futex_pi;
+pub mod futex_robust;

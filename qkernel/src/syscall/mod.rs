@@ -5,6 +5,7 @@
 pub mod memory;
 
 pub mod eventfd;
+pub mod futex;
 pub mod pipe;
 pub mod poll;
 
