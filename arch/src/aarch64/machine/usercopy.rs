@@ -11,6 +11,7 @@ global_asm!(
     // \name(x0 = destination, x1 = source, x2 = bytes): returns bytes not copied.
     ".macro USER_COPY name, pair, byte",
     ".balign 16",
+    ".globl \\name",
     "\\name:",
     "subs x3, x2, #16",
     "b.lo 13f",
@@ -64,6 +65,7 @@ global_asm!(
     ".endm",
     ".pushsection .rodata.quark_fixups, \"a\"",
     ".balign 4",
+    ".globl quark_fixups",
     "quark_fixups:",
     ".popsection",
     "USER_COPY quark_user_copy_in, LOAD_PAIR, LOAD_BYTE",
@@ -71,6 +73,7 @@ global_asm!(
     "USER_COPY quark_user_zero, ZERO_PAIR, ZERO_BYTE",
     // x0 = address, x1 = where the value goes; returns 0 or 1.
     ".balign 16",
+    ".globl quark_user_load32",
     "quark_user_load32:",
     "30: ldtr w2, [x0]",
     "str w2, [x1]",
@@ -80,6 +83,7 @@ global_asm!(
     "ret",
     // x0 = address, w1 = old, w2 = new, x3 = where the value found goes; returns 0 or 1.
     ".balign 16",
+    ".globl quark_user_cmpxchg32",
     "quark_user_cmpxchg32:",
     "40: ldaxr w4, [x0]",
     "cmp w4, w1",
@@ -96,6 +100,7 @@ global_asm!(
     ".long 30b - quark_fixups, 31b - quark_fixups",
     ".long 40b - quark_fixups, 31b - quark_fixups",
     ".long 41b - quark_fixups, 31b - quark_fixups",
+    ".globl quark_fixups_end",
     "quark_fixups_end:",
     ".popsection",
     ".popsection",

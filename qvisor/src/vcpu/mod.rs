@@ -1,0 +1,57 @@
+//! Virtual CPUs: the first registers, the interrupt controller, the doorbell page and what an exit means, by architecture.
+//! KVM's own register ids stay in the architecture's file.
+
+use vmm_sys_util::eventfd::EventFd;
+
+cfg_if::cfg_if! {
+    if #[cfg(target_arch = "x86_64")] {
+        mod x86_64;
+        use x86_64 as native;
+    } else if #[cfg(target_arch = "aarch64")] {
+        mod aarch64;
+        use aarch64 as native;
+    }
+}
+
+pub use native::*;
+
+/// A KVM request that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub struct Error {
+    /// What was asked for.
+    pub what: &'static str,
+    /// The error number.
+    #[source]
+    pub source: kvm_ioctls::Error,
+}
+
+/// Names a request for [`Error`].
+pub(crate) fn ask<T>(what: &'static str, r: Result<T, kvm_ioctls::Error>) -> Result<T, Error> {
+    r.map_err(|source| Error { what, source })
+}
+
+/// The two event descriptors between guest and host.
+pub struct Bells {
+    /// The guest rings it when there are submissions.
+    pub submissions: EventFd,
+    /// The host rings it when there are completions.
+    pub completions: EventFd,
+}
+
+/// Why a virtual CPU came back to its thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The guest rang for the rings, and no ioeventfd caught it.
+    Ring,
+    /// The boot CPU is ready: the others may start.
+    StartCpus,
+    /// The guest stops with an exit code.
+    Stop(u32),
+    /// One byte of an emergency log line.
+    Log(u8),
+    /// A signal interrupted the wait, or there was nothing to do.
+    Interrupted,
+    /// The guest did what it may not: it has to end.
+    Broken(&'static str),
+}
