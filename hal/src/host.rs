@@ -55,6 +55,23 @@ fn segment_at(segments: &[UserSlice], mut skip: usize) -> Option<UserSlice> {
     None
 }
 
+/// Fills `out` with the segments that begin after `skip` bytes; returns how many there are, at most `out.len()`.
+#[allow(dead_code)]
+fn fill(segments: &[UserSlice], mut skip: usize, out: &mut [UserSlice]) -> usize {
+    let mut n = 0;
+    for s in segments {
+        if skip >= s.len() {
+            skip -= s.len();
+            continue;
+        }
+        let Some(slot) = out.get_mut(n) else { break };
+        *slot = s.skip(skip);
+        skip = 0;
+        n += 1;
+    }
+    n
+}
+
 impl<'a> Dest<'a> {
     /// Bytes go to the app.
     pub fn user(segments: &'a [UserSlice]) -> Self {
@@ -122,6 +139,14 @@ impl<'a> Dest<'a> {
     pub fn segments(&self) -> Option<Vec<UserSlice>> {
         match &self.kind {
             DestKind::User(s) => Some(rest(s, self.done)),
+            DestKind::Kernel(_) => None,
+        }
+    }
+    /// As [`Dest::segments`], the first of them into `out`; returns how many.
+    #[allow(dead_code)]
+    pub(crate) fn fill_segments(&self, out: &mut [UserSlice]) -> Option<usize> {
+        match &self.kind {
+            DestKind::User(s) => Some(fill(s, self.done, out)),
             DestKind::Kernel(_) => None,
         }
     }
@@ -218,6 +243,14 @@ impl<'a> Src<'a> {
     pub fn segments(&self) -> Option<Vec<UserSlice>> {
         match &self.kind {
             SrcKind::User(s) => Some(rest(s, self.done)),
+            SrcKind::Kernel(_) => None,
+        }
+    }
+    /// As [`Src::segments`], the first of them into `out`; returns how many.
+    #[allow(dead_code)]
+    pub(crate) fn fill_segments(&self, out: &mut [UserSlice]) -> Option<usize> {
+        match &self.kind {
+            SrcKind::User(s) => Some(fill(s, self.done, out)),
             SrcKind::Kernel(_) => None,
         }
     }

@@ -76,21 +76,3 @@ pub(super) fn timespec(ns: u64) -> g::__kernel_timespec {
         tv_nsec: (ns % 1_000_000_000) as i64,
     }
 }
-
-/// Writes all of `bytes` to a host descriptor, as far as it goes.
-pub(super) fn write_all(fd: i32, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        // SAFETY: the host reads the slice.
-        let r = unsafe {
-            call(
-                g::__NR_write,
-                [fd as u64, bytes.as_ptr() as u64, bytes.len() as u64],
-            )
-        };
-        match r {
-            Ok(n) if n > 0 => bytes = &bytes[n as usize..],
-            Err(Errno::EINTR) => {}
-            _ => return,
-        }
-    }
-}

@@ -1,4 +1,13 @@
-//! Host services.
+//! Host services: direct host calls under the filter; what the sandbox's own rights do not reach goes to the broker.
+
+mod broker;
+mod control;
+mod files;
+mod io;
+mod meta;
+mod names;
+mod ready;
+mod sockets;
 
 use super::Process;
 use crate::contract::HostService;
@@ -8,155 +17,147 @@ use qlib::Errno;
 use qlib::qcall::{HostStat, HostStatFs};
 
 impl HostService for Process {
-    fn open(_dir: Handle, _name: &[u8], _flags: u32, _mode: u32, _owner: Owner) -> Result<Handle, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn open(dir: Handle, name: &[u8], flags: u32, mode: u32, owner: Owner) -> Result<Handle, Errno> {
+        files::open(dir, name, flags, mode, owner)
     }
-    fn close(_h: Handle) {
-        panic!("the process machine is not built for this architecture")
+    fn close(h: Handle) {
+        io::close(h)
     }
-    fn stat(_dir: Handle, _name: &[u8]) -> Result<HostStat, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn stat(dir: Handle, name: &[u8]) -> Result<HostStat, Errno> {
+        meta::stat(dir, name)
     }
-    fn read_link(_dir: Handle, _name: &[u8]) -> Result<Vec<u8>, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn read_link(dir: Handle, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        files::read_link(dir, name)
     }
-    fn mkdir(_dir: Handle, _name: &[u8], _mode: u32, _owner: Owner) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn mkdir(dir: Handle, name: &[u8], mode: u32, owner: Owner) -> Result<(), Errno> {
+        files::mkdir(dir, name, mode, owner)
     }
-    fn mknod(_dir: Handle, _name: &[u8], _mode: u32, _rdev: u64, _owner: Owner) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn mknod(dir: Handle, name: &[u8], mode: u32, rdev: u64, owner: Owner) -> Result<(), Errno> {
+        files::mknod(dir, name, mode, rdev, owner)
     }
-    fn symlink(_dir: Handle, _name: &[u8], _target: &[u8], _owner: Owner) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn symlink(dir: Handle, name: &[u8], target: &[u8], owner: Owner) -> Result<(), Errno> {
+        files::symlink(dir, name, target, owner)
     }
-    fn link(_old_dir: Handle, _old: &[u8], _new_dir: Handle, _new: &[u8]) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn link(old_dir: Handle, old: &[u8], new_dir: Handle, new: &[u8]) -> Result<(), Errno> {
+        files::link(old_dir, old, new_dir, new)
     }
-    fn unlink(_dir: Handle, _name: &[u8], _is_dir: bool) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn unlink(dir: Handle, name: &[u8], is_dir: bool) -> Result<(), Errno> {
+        files::unlink(dir, name, is_dir)
     }
-    fn rename(
-        _old_dir: Handle,
-        _old: &[u8],
-        _new_dir: Handle,
-        _new: &[u8],
-        _flags: u32,
-    ) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn rename(old_dir: Handle, old: &[u8], new_dir: Handle, new: &[u8], flags: u32) -> Result<(), Errno> {
+        files::rename(old_dir, old, new_dir, new, flags)
     }
-    fn chmod(_dir: Handle, _name: &[u8], _mode: u32) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn chmod(dir: Handle, name: &[u8], mode: u32) -> Result<(), Errno> {
+        meta::chmod(dir, name, mode)
     }
-    fn chown(_dir: Handle, _name: &[u8], _uid: u32, _gid: u32) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn chown(dir: Handle, name: &[u8], uid: u32, gid: u32) -> Result<(), Errno> {
+        meta::chown(dir, name, uid, gid)
     }
-    fn set_times(_dir: Handle, _name: &[u8], _times: [(i64, i64); 2]) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn set_times(dir: Handle, name: &[u8], times: [(i64, i64); 2]) -> Result<(), Errno> {
+        meta::set_times(dir, name, times)
     }
-    fn truncate(_h: Handle, _len: u64) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn truncate(h: Handle, len: u64) -> Result<(), Errno> {
+        io::truncate(h, len)
     }
-    fn allocate(_h: Handle, _mode: u32, _offset: u64, _len: u64) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn allocate(h: Handle, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
+        io::allocate(h, mode, offset, len)
     }
-    fn sync(_h: Handle, _data_only: bool) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn sync(h: Handle, data_only: bool) -> Result<(), Errno> {
+        io::sync(h, data_only)
     }
-    fn statfs(_h: Handle) -> Result<HostStatFs, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn statfs(h: Handle) -> Result<HostStatFs, Errno> {
+        meta::statfs(h)
     }
-    fn get_xattr(_dir: Handle, _name: &[u8], _attr: &[u8]) -> Result<Vec<u8>, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn get_xattr(dir: Handle, name: &[u8], attr: &[u8]) -> Result<Vec<u8>, Errno> {
+        meta::get_xattr(dir, name, attr)
     }
-    fn set_xattr(_dir: Handle, _name: &[u8], _attr: &[u8], _value: &[u8], _flags: u32) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn set_xattr(dir: Handle, name: &[u8], attr: &[u8], value: &[u8], flags: u32) -> Result<(), Errno> {
+        meta::set_xattr(dir, name, attr, value, flags)
     }
-    fn list_xattr(_dir: Handle, _name: &[u8]) -> Result<Vec<u8>, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn list_xattr(dir: Handle, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        meta::list_xattr(dir, name)
     }
-    fn remove_xattr(_dir: Handle, _name: &[u8], _attr: &[u8]) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn remove_xattr(dir: Handle, name: &[u8], attr: &[u8]) -> Result<(), Errno> {
+        meta::remove_xattr(dir, name, attr)
     }
-    fn read_dir(_h: Handle, _buf: &mut [u8]) -> Result<usize, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn read_dir(h: Handle, buf: &mut [u8]) -> Result<usize, Errno> {
+        io::read_dir(h, buf)
     }
-    fn seek(_h: Handle, _offset: i64, _whence: u32) -> Result<u64, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn seek(h: Handle, offset: i64, whence: u32) -> Result<u64, Errno> {
+        io::seek(h, offset, whence)
     }
-    fn read(_h: Handle, _dest: &mut Dest<'_>, _offset: Option<u64>) -> Result<usize, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn read(h: Handle, dest: &mut Dest<'_>, offset: Option<u64>) -> Result<usize, Errno> {
+        io::read(h, dest, offset)
     }
-    fn write(_h: Handle, _src: &mut Src<'_>, _offset: Option<u64>, _append: bool) -> Result<usize, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn write(h: Handle, src: &mut Src<'_>, offset: Option<u64>, append: bool) -> Result<usize, Errno> {
+        io::write(h, src, offset, append)
     }
-    fn mem_file(_name: &[u8]) -> Result<Handle, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn mem_file(name: &[u8]) -> Result<Handle, Errno> {
+        files::mem_file(name)
     }
-    fn ready(_items: &mut [PollItem]) -> Result<usize, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn ready(items: &mut [PollItem]) -> Result<usize, Errno> {
+        ready::now(items)
     }
-    fn wait_ready(_items: &mut [PollItem], _deadline_ns: Option<u64>) -> Result<usize, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn wait_ready(items: &mut [PollItem], deadline_ns: Option<u64>) -> Result<usize, Errno> {
+        ready::wait(items, deadline_ns)
     }
-    fn ioctl(_h: Handle, _request: u32, _arg: &mut [u8]) -> Result<u64, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn ioctl(h: Handle, request: u32, arg: &mut [u8]) -> Result<u64, Errno> {
+        io::ioctl(h, request, arg)
     }
-    fn socket(_domain: u32, _kind: u32, _protocol: u32) -> Result<Handle, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn socket(domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno> {
+        sockets::socket(domain, kind, protocol)
     }
-    fn bind(_h: Handle, _addr: &[u8]) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn bind(h: Handle, addr: &[u8]) -> Result<(), Errno> {
+        sockets::bind(h, addr)
     }
-    fn connect(_h: Handle, _addr: &[u8]) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn connect(h: Handle, addr: &[u8]) -> Result<(), Errno> {
+        sockets::connect(h, addr)
     }
-    fn listen(_h: Handle, _backlog: u32) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn listen(h: Handle, backlog: u32) -> Result<(), Errno> {
+        sockets::listen(h, backlog)
     }
-    fn accept(_h: Handle) -> Result<(Handle, Vec<u8>), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn accept(h: Handle) -> Result<(Handle, Vec<u8>), Errno> {
+        sockets::accept(h)
     }
     fn send_msg(
-        _h: Handle,
-        _addr: &[u8],
-        _control: &[u8],
-        _src: &mut Src<'_>,
-        _flags: u32,
+        h: Handle,
+        addr: &[u8],
+        control: &[u8],
+        src: &mut Src<'_>,
+        flags: u32,
     ) -> Result<usize, Errno> {
-        panic!("the process machine is not built for this architecture")
+        sockets::send_msg(h, addr, control, src, flags)
     }
-    fn recv_msg(
-        _h: Handle,
-        _dest: &mut Dest<'_>,
-        _control_room: usize,
-        _flags: u32,
-    ) -> Result<Received, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn recv_msg(h: Handle, dest: &mut Dest<'_>, control_room: usize, flags: u32) -> Result<Received, Errno> {
+        sockets::recv_msg(h, dest, control_room, flags)
     }
-    fn shutdown(_h: Handle, _how: u32) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn shutdown(h: Handle, how: u32) -> Result<(), Errno> {
+        sockets::shutdown(h, how)
     }
-    fn sock_name(_h: Handle) -> Result<Vec<u8>, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn sock_name(h: Handle) -> Result<Vec<u8>, Errno> {
+        sockets::sock_name(h)
     }
-    fn peer_name(_h: Handle) -> Result<Vec<u8>, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn peer_name(h: Handle) -> Result<Vec<u8>, Errno> {
+        sockets::peer_name(h)
     }
-    fn get_sock_opt(_h: Handle, _level: u32, _name: u32, _room: usize) -> Result<Vec<u8>, Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn get_sock_opt(h: Handle, level: u32, name: u32, room: usize) -> Result<Vec<u8>, Errno> {
+        sockets::get_sock_opt(h, level, name, room)
     }
-    fn set_sock_opt(_h: Handle, _level: u32, _name: u32, _value: &[u8]) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn set_sock_opt(h: Handle, level: u32, name: u32, value: &[u8]) -> Result<(), Errno> {
+        sockets::set_sock_opt(h, level, name, value)
     }
     fn control_recv() -> Result<MessageIn, Errno> {
-        panic!("the process machine is not built for this architecture")
+        control::recv()
     }
-    fn control_send(_event: &[u8]) -> Result<(), Errno> {
-        panic!("the process machine is not built for this architecture")
+    fn control_send(event: &[u8]) -> Result<(), Errno> {
+        control::send(event)
     }
     fn log(level: u32, line: &[u8]) {
-        super::sys::write_all(crate::boot::info().log_fd, line);
-        super::sys::write_all(crate::boot::info().log_fd, b"\n");
-        let _ = level;
+        control::log(level, line)
     }
+}
+
+/// Fit for a result nobody needs the value of.
+fn done(r: Result<u64, Errno>) -> Result<(), Errno> {
+    r.map(|_| ())
 }

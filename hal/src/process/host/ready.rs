@@ -1,0 +1,108 @@
+//! Readiness of handles.
+
+use super::super::threads::HOST_WAIT;
+use super::super::{stack, sys};
+use crate::host::{Handle, PollItem};
+use crate::uapi::general as g;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use qlib::Errno;
+
+/// Items handled without the heap.
+const FEW: usize = 16;
+
+/// Runs `f` on the host's `pollfd`s of `items`, and copies the answers back.
+fn with_fds(
+    items: &mut [PollItem],
+    f: impl FnOnce(&mut [g::pollfd]) -> Result<u64, Errno>,
+) -> Result<usize, Errno> {
+    let item = |i: &PollItem| g::pollfd {
+        fd: i.handle.0 as i32,
+        events: i.events as i16,
+        revents: 0,
+    };
+    let mut few = [g::pollfd {
+        fd: -1,
+        events: 0,
+        revents: 0,
+    }; FEW];
+    let mut many = Vec::new();
+    let fds = if items.len() <= FEW {
+        for (fd, i) in few.iter_mut().zip(items.iter()) {
+            *fd = item(i);
+        }
+        &mut few[..items.len()]
+    } else {
+        many.extend(items.iter().map(item));
+        &mut many[..]
+    };
+    let n = f(fds);
+    for (fd, i) in fds.iter().zip(items) {
+        i.revents = if n.is_ok() { fd.revents as u16 } else { 0 };
+    }
+    n.map(|n| n as usize)
+}
+
+/// `ppoll` with a timeout (`None` = for ever) and a signal mask (`None` = as it is).
+fn ppoll(fds: &mut [g::pollfd], timeout_ns: Option<u64>, mask: Option<u64>) -> Result<u64, Errno> {
+    let timeout = timeout_ns.map(sys::timespec);
+    let timeout = timeout.as_ref().map_or(0, |t| t as *const _ as u64);
+    let mask = mask.as_ref().map_or(0, |m| m as *const _ as u64);
+    // SAFETY: the host reads and writes the pollfds and reads timeout and mask; all outlive the call. It may write
+    // the time left into the timeout, which is this function's own.
+    unsafe {
+        sys::call(
+            g::__NR_ppoll,
+            [fds.as_mut_ptr() as u64, fds.len() as u64, timeout, mask, 8],
+        )
+    }
+}
+
+pub(super) fn now(items: &mut [PollItem]) -> Result<usize, Errno> {
+    with_fds(items, |fds| ppoll(fds, Some(0), None))
+}
+
+/// Whether one handle is ready; an error or a hang-up counts.
+pub(super) fn is_ready(h: Handle, events: u16) -> Result<bool, Errno> {
+    let mut fds = [g::pollfd {
+        fd: h.0 as i32,
+        events: events as i16,
+        revents: 0,
+    }];
+    ppoll(&mut fds, Some(0), None).map(|n| n > 0)
+}
+
+/// Sleeps until a descriptor of the machine's own is ready. Kicks do not end it.
+pub(super) fn block(fd: i32, events: u16) {
+    let mut fds = [g::pollfd {
+        fd,
+        events: events as i16,
+        revents: 0,
+    }];
+    let _ = ppoll(&mut fds, None, None);
+}
+
+pub(super) fn wait(items: &mut [PollItem], deadline_ns: Option<u64>) -> Result<usize, Errno> {
+    let me = stack::with(|h| h.thread.as_ref().map(|t| &raw const **t));
+    let Some(me) = me else { return now(items) };
+    // SAFETY: the header keeps the thread alive while it runs.
+    let me = unsafe { &*me };
+    let timeout =
+        deadline_ns.map(|d| d.saturating_sub(<super::Process as crate::contract::Clock>::monotonic_ns()));
+    me.mode.fetch_or(HOST_WAIT, Ordering::SeqCst);
+    // From here on a token is followed by the kick signal, which stays pending until the host opens the mask.
+    let result = if me.park.swap(0, Ordering::SeqCst) != 0 {
+        now(items)
+    } else {
+        let open = sys::KERNEL_MASK & !(1 << (sys::KICK - 1));
+        with_fds(items, |fds| ppoll(fds, timeout, Some(open)))
+    };
+    me.mode.fetch_and(!HOST_WAIT, Ordering::SeqCst);
+    match result {
+        Err(Errno::EINTR) => {
+            me.park.store(0, Ordering::SeqCst);
+            Ok(0)
+        }
+        r => r,
+    }
+}
