@@ -1,15 +1,19 @@
 //! The virtual file system.
 
 pub mod anon;
+pub mod dev;
+pub mod devpts;
 pub mod eventfd;
 pub mod fdtable;
 pub mod file;
+pub mod hostio;
 pub mod inode;
 pub mod path;
 pub mod pipe;
 pub mod pipe_buffer;
 pub mod pipe_fifo;
 pub mod poll;
+pub mod pseudo;
 pub mod tty;
 
 pub use fdtable::{Fd, FdTable};
