@@ -15,6 +15,7 @@ from runtime import Runtime
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(os.path.join(os.path.dirname(HERE), "programs"))
 import busybox as programs  # noqa: E402
+import debian  # noqa: E402
 
 MACHINES = [("x86_64", "max"), ("aarch64", "neoverse-n1"), ("aarch64", "cortex-a72")]
 
@@ -24,6 +25,8 @@ SMOKE = {"echo", "pipeline", "long pipeline", "redirections", "background and wa
 # These print what differs between the host and an emulated machine.
 NOT_HERE = {"identity", "limits", "environment"}
 
+# Need what the unconfigured Debian of the emulated machines does not have.
+NOT_IN_TOOLS = {"disk and memory", "users"}
 CASE_S = 90
 BUSY = ("while :; do :; done & spin=$!; i=0; while [ $i -lt 20 ]; do /bin/true; i=$((i+1)); done; echo $i; "
         "usleep 100000; kill $spin; wait $spin; echo $?")
@@ -32,7 +35,8 @@ BUSY = ("while :; do :; done & spin=$!; i=0; while [ $i -lt 20 ]; do /bin/true; 
 DRIVER = r"""
 mkdir -p /run/q /tmp/r
 for id in "$@"; do
-  timeout -s KILL %(limit)d ./quark --root /run/q --platform=kvm run --bundle cases/$id $id </dev/null >/tmp/r/out 2>/tmp/r/err
+  case $id in d*) limit=600;; *) limit=%(limit)d;; esac
+  timeout -s KILL $limit ./quark --root /run/q --platform=kvm run --bundle cases/$id $id </dev/null >/tmp/r/out 2>/tmp/r/err
   echo "@RESULT $id $? $(base64 /tmp/r/out | tr -d '\n'). $(base64 /tmp/r/err | tr -d '\n')."
   ./quark --root /run/q delete --force $id >/dev/null 2>&1
 done
@@ -48,6 +52,21 @@ used() { t=0; for f in /proc/[0-9]*/task/[0-9]*; do case $(readlink ${f%%/task/*
   read ns rest <$f/schedstat && t=$((t + ns/1000));; esac; done; echo $t; }
 a=$(used); sleep 10; b=$(used); echo "used $((b - a)) us"
 ./quark --root /run/q delete --force idle
+"""
+
+
+# What is right is what Linux does in the same machine: first in a plain chroot, then in a container.
+COMPARE = r"""
+mount -o bind /dev /disk0/dev
+for t in tmp root; do mount -t tmpfs tmpfs /disk0/$t; done
+mount -t proc proc /disk0/proc; mount -t sysfs sysfs /disk0/sys
+cp -r /tools /disk0/dev/tools
+for id in "$@"; do
+  timeout -s KILL 240 chroot /disk0 /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C /usr/bin/sh /dev/tools/$id >/tmp/out 2>/dev/null </dev/null
+  echo "@RESULT $id-linux $? $(base64 /tmp/out | tr -d '\n'). ."
+  rm -rf /disk0/tmp/* /disk0/root/*
+done
+umount /disk0/dev /disk0/tmp /disk0/root /disk0/proc /disk0/sys
 """
 
 
@@ -90,6 +109,9 @@ def prepare(directory, arch, cases, top):
     bundle.write(f"{directory}/cases/idle", bundle.config(["sh", "-c", "sleep 1000 | cat & echo up; wait"], "/job/rootfs"))
 
 
+LOST = (None, b"", b"not run: the machine hung before")
+
+
 class Emulated:
     """One kind of emulated machine, with everything it needs inside."""
 
@@ -97,25 +119,49 @@ class Emulated:
         self.report, self.arch, self.cpu, self.directory = report, arch, cpu, directory
         self.log = report.log_path(f"emulated-{arch}-{cpu}")
 
-    def boot(self, words, timeout, smp="2"):
+    def boot(self, words, timeout, smp="2", more=()):
         command = [os.path.join(HERE, "run"), "--arch", self.arch, "--cpu", self.cpu, "--smp", smp, "--mem", "1536M",
-                   "--timeout", str(timeout), "--put", f"{self.directory}:/job", "--", *words]
+                   "--timeout", str(timeout), "--put", f"{self.directory}:/job", *more, "--", *words]
         return process.run(command, timeout=timeout + 60, log=self.log)
 
-    def results(self, ids):
-        """Runs cases; after a hang the rest goes on in a fresh machine. Returns {id: (rc, stdout, stderr)}."""
+    def results(self, ids, driver, more=(), each_s=20, suffix=""):
+        """Runs cases by a driver script; after a hang the rest goes on in a fresh machine. Returns {id: (rc, stdout, stderr)}."""
         found, todo = {}, list(ids)
         for _ in range(3):
             if not todo:
                 break
-            done = self.boot(["sh", "-c", DRIVER, "driver", *todo], 60 + 20 * len(todo))
+            done = self.boot([*driver, "driver", *todo], 90 + each_s * len(todo), more=more)
             for id, rc, out, err in re.findall(r"^@RESULT (\S+) (\d+) (\S*)\. (\S*)\.$", done.text, re.M):
-                found[id] = (int(rc), base64.b64decode(out), base64.b64decode(err))
+                found[id.removesuffix(suffix)] = (int(rc), base64.b64decode(out), base64.b64decode(err))
             missing = [id for id in todo if id not in found]
             if missing:
                 found[missing[0]] = (None, b"", f"the emulated machine gave no result\n{done}".encode())
             todo = missing[1:]
         return found
+
+
+def debian_tools(machine, stage):
+    """The Debian rows, judged by Linux in the same machine; one boot for all of Linux's answers, then as the others."""
+    chosen = {f"d{n:02}": r for n, r in enumerate(debian.TOOLS) if r[0] not in NOT_IN_TOOLS}
+    wanted = {id: r for id, r in chosen.items() if machine.report.wanted(f"{stage}/debian {r[0]}")}
+    if not wanted:
+        return
+    image = bundle.debian_image({"x86_64": "amd64", "aarch64": "arm64"}[machine.arch])
+    for id, row in wanted.items():
+        bundle.write(f"{machine.directory}/cases/{id}", bundle.config(["sh", "-c", row[1]], "/disk0"))
+        os.makedirs(f"{machine.directory}/tools", exist_ok=True)
+        with open(f"{machine.directory}/tools/{id}", "w", encoding="utf-8") as f:
+            f.write(row[1] + "\n")
+    disk = ["--disk", f"{image}:/disk0", "--put", f"{machine.directory}/tools:/tools"]
+    answers = machine.results(list(wanted), ["sh", "-c", COMPARE], disk, 240, "-linux")
+    results = machine.results(list(wanted), ["sh", "-c", DRIVER], disk, 300)
+    for id, row in wanted.items():
+        linux = answers.get(id, (None, b"", b""))
+
+        def body():
+            check(linux[0] == 0, f"the comparison itself failed: {linux}")
+            judge(row[0], linux[1].decode(), {}, results.get(id, LOST))
+        machine.report.case(f"{stage}/debian {row[0]}", body)
 
 
 def judge(name, expected, settings, result):
@@ -142,7 +188,7 @@ def idle(machine):
     check(percent < 0.5, f"an idle sandbox took {percent:.2f} % of a processor\n{result}")
 
 
-def one_machine(report, arch, cpu, cases, expected, top):
+def one_machine(report, arch, cpu, cases, expected, top, full):
     stage = f"emulated/{arch}-{cpu}"
     if not report.wanted(stage):
         return
@@ -159,14 +205,15 @@ def one_machine(report, arch, cpu, cases, expected, top):
         machine = Emulated(report, arch, cpu, directory)
         wanted = {id: c for id, c in cases.items() if report.wanted(f"{stage}/{c[0]}")}
         ids = list(wanted) + (["busy"] if report.wanted(f"{stage}/busy loop") else [])
-        results = machine.results(ids) if ids else {}
-        lost = (None, b"", b"not run: the machine hung before")
+        results = machine.results(ids, ["sh", "-c", DRIVER]) if ids else {}
         for id, (name, _, literal, settings) in wanted.items():
             want = expected.get(id, literal)
-            report.case(f"{stage}/{name}", lambda: judge(name, want, settings, results.get(id, lost)))
-        report.case(f"{stage}/busy loop", lambda: judge("busy loop", "20\n143\n", {"err": "Terminated|"}, results.get("busy", lost)))
+            report.case(f"{stage}/{name}", lambda: judge(name, want, settings, results.get(id, LOST)))
+        report.case(f"{stage}/busy loop", lambda: judge("busy loop", "20\n143\n", {"err": "Terminated|"}, results.get("busy", LOST)))
         report.case(f"{stage}/check", lambda: check_says_kvm(machine))
         report.case(f"{stage}/idle", lambda: idle(machine))
+        if full:
+            debian_tools(machine, stage)
 
 
 def run(report, full, top):
@@ -177,4 +224,4 @@ def run(report, full, top):
         report.skip("emulated", str(e), e.installable)
         return
     for arch, cpu in MACHINES:
-        one_machine(report, arch, cpu, cases, expected, top)
+        one_machine(report, arch, cpu, cases, expected, top, full)

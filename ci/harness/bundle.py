@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 
 from report import Skip
 
@@ -128,6 +129,59 @@ def debian():
     os.makedirs(os.path.join(new, "dev"))
     os.rename(new, root)
     return root
+
+
+TOOL_PACKAGES = ["bash", "dash", "coreutils", "findutils", "grep", "tar", "gzip", "sed", "mawk", "dpkg", "perl-base", "diffutils",
+                 "procps", "util-linux", "base-files", "base-passwd", "libc-bin", "hostname", "login", "passwd"]
+
+
+def debian_image(deb_arch):
+    """Makes an ext4 image of Debian's basic tools for either architecture, unpacked but not configured (that would need its
+    processor); returns its path."""
+    key = hashlib.sha256(" ".join(TOOL_PACKAGES).encode()).hexdigest()[:12]
+    target = os.path.join(CACHE, "rootfs", f"tools-{deb_arch}-{key}.ext4")
+    if os.path.exists(target):
+        return target
+    for tool in ("mmdebstrap", "mke2fs", "dpkg-deb"):
+        if not shutil.which(tool):
+            raise Skip(f"no {tool}: apt-get install mmdebstrap e2fsprogs")
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="debian.", dir=os.path.dirname(target)) as d:
+        root = f"{d}/root"
+        done = subprocess.run(
+            ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract", f"--architectures={deb_arch}", "--skip=cleanup/apt/cache",
+             "--include=" + ",".join(TOOL_PACKAGES), "bookworm", root, mirror()],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode != 0:
+            raise Skip("mmdebstrap failed: " + done.stdout[-1500:])
+        configure(root)
+        for waste in ("dev", "usr/share/doc", "usr/share/man", "usr/share/locale"):
+            shutil.rmtree(f"{root}/{waste}", ignore_errors=True)
+        os.makedirs(f"{root}/dev")
+        subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", root, f"{d}/image", "400M"], check=True)
+        os.rename(f"{d}/image", target)
+    return target
+
+
+def configure(root):
+    """Does what the maintainer scripts would have done, as far as the tests look at it."""
+    archives = f"{root}/var/cache/apt/archives"
+    with open(f"{root}/var/lib/dpkg/status", "w", encoding="utf-8") as status:
+        for deb in sorted(os.listdir(archives)):
+            if not deb.endswith(".deb"):
+                continue
+            path = os.path.join(archives, deb)
+            control = subprocess.run(["dpkg-deb", "-f", path], stdout=subprocess.PIPE, check=True, text=True).stdout
+            name, rest = control.split("\n", 1)
+            status.write(f"{name}\nStatus: install ok installed\n{rest.rstrip()}\n\n")
+            files = subprocess.run(["dpkg-deb", "--fsys-tarfile", path], stdout=subprocess.PIPE, check=True).stdout
+            listing = subprocess.run(["tar", "t"], input=files, stdout=subprocess.PIPE, check=True).stdout.decode()
+            with open(f"{root}/var/lib/dpkg/info/{name.split()[1]}.list", "w", encoding="utf-8") as f:
+                f.write("".join("/" + (p[2:].rstrip("/") or ".") + "\n" for p in listing.splitlines()))
+            os.unlink(path)
+    for f in ("passwd", "group"):
+        shutil.copy(f"{root}/usr/share/base-passwd/{f}.master", f"{root}/etc/{f}")
+    os.symlink("mawk", f"{root}/usr/bin/awk")
 
 
 def mirror():
