@@ -12,6 +12,7 @@ pub mod boot;
 pub mod control;
 pub mod errno;
 pub mod qcall;
+pub mod ring;
 pub mod wire;
 
 pub use addr::{PAGE_SHIFT, PAGE_SIZE, PAGE_SIZE_USIZE, PhysAddr, VirtAddr};

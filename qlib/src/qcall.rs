@@ -174,6 +174,8 @@ ops! {
     UnmapWindow = 32,
     /// Gives RAM back (`kvm`). args: physical address, length.
     FreeRam = 33,
+    /// A further handle of the same object (`kvm`): mappings keep their file by it. Reply: new handle.
+    Dup = 34,
     /// Opens a socket. args: domain, type, protocol. Reply: new handle (non-blocking).
     Socket = 40,
     /// Binds to `payload` (sockaddr bytes).

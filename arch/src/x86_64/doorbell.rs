@@ -4,7 +4,7 @@
 pub const RING: u16 = 0x510;
 /// The boot CPU is ready: the other virtual CPUs may start. The value does not matter.
 pub const START_CPUS: u16 = 0x514;
-/// The guest stops without the ring (panic, early boot). The value is the exit code.
+/// The guest stops. The value is the exit code; the log page of the ring area holds the reason.
 pub const STOP: u16 = 0x518;
-/// One byte of an emergency log line; a line feed ends it.
+/// There is a line in the log page of the ring area; it may be overwritten when the write returns. The value does not matter.
 pub const LOG: u16 = 0x51c;

@@ -11,7 +11,7 @@
 //! - `fp::{init_cpu, save(&mut FpState), restore(&FpState)}`
 //! - `mmu::{BROADCAST, init_cpu, activate(root), flush_page(va), flush_user, publish_tables, open_user, close_user}`
 //! - `usercopy::{fixup(pc), copy_in, copy_out, zero, load_u32, cmpxchg_u32}`
-//! - `ports::{ring, start_cpus, stop(code), log_byte}`; `clock::counter`
+//! - `ports::{ring, start_cpus, stop(code), log}`; `clock::counter`
 //!
 //! Rules of this machine. Kernel code runs with interrupts masked and is never preempted; only user mode and the idle loop
 //! take interrupts. A kernel stack is 64 KiB, aligned to its size, in the direct map; its header (at the base) names the
