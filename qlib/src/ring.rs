@@ -10,9 +10,17 @@ pub const LOG_PAGE: usize = 0;
 /// Bytes of the log page.
 pub const LOG_BYTES: usize = 4096;
 /// The submission ring: slots hold a [`crate::qcall::Request`].
-pub const SUBMIT: Layout = Layout { base: 4096, slots: 1024, slot_bytes: 96 };
+pub const SUBMIT: Layout = Layout {
+    base: 4096,
+    slots: 1024,
+    slot_bytes: 96,
+};
 /// The completion ring: slots hold a [`crate::qcall::Reply`].
-pub const COMPLETE: Layout = Layout { base: SUBMIT.end().next_multiple_of(4096), slots: 4096, slot_bytes: 32 };
+pub const COMPLETE: Layout = Layout {
+    base: SUBMIT.end().next_multiple_of(4096),
+    slots: 4096,
+    slot_bytes: 32,
+};
 /// Bytes of the whole ring area.
 pub const AREA_BYTES: usize = COMPLETE.end().next_multiple_of(4096);
 
@@ -85,7 +93,11 @@ pub struct Producer<S> {
 impl<S: Shared> Producer<S> {
     /// The writing end of a fresh (zeroed) ring.
     pub const fn new(shared: S, layout: Layout) -> Self {
-        Self { shared, layout, tail: 0 }
+        Self {
+            shared,
+            layout,
+            tail: 0,
+        }
     }
 
     /// Puts one entry of `slot_bytes` bytes.
@@ -101,7 +113,11 @@ impl<S: Shared> Producer<S> {
         self.shared.store(self.layout.base + TAIL, self.tail);
         // Pairs with the fence in `Consumer::sleep`: either it sees the entry, or we see that it sleeps.
         self.shared.fence();
-        Ok(if self.shared.load(self.layout.base + SLEEPS) != 0 { Pushed::Ring } else { Pushed::Quiet })
+        Ok(if self.shared.load(self.layout.base + SLEEPS) != 0 {
+            Pushed::Ring
+        } else {
+            Pushed::Quiet
+        })
     }
 
     /// Free slots.
@@ -124,7 +140,11 @@ pub struct Consumer<S> {
 impl<S: Shared> Consumer<S> {
     /// The reading end of a fresh (zeroed) ring.
     pub const fn new(shared: S, layout: Layout) -> Self {
-        Self { shared, layout, head: 0 }
+        Self {
+            shared,
+            layout,
+            head: 0,
+        }
     }
 
     /// Takes one entry into `entry` (`slot_bytes` bytes); `false` when there is none.

@@ -18,6 +18,14 @@ pub fn init_cpu() {
     SMAP.store(cr4 & CR4_SMAP != 0, Ordering::Relaxed);
 }
 
+/// The root table that is current.
+pub fn current_root() -> PhysAddr {
+    let cr3: u64;
+    // SAFETY: reading CR3 in ring 0 has no effect.
+    unsafe { asm!("mov {}, cr3", out(reg) cr3, options(nomem, nostack, preserves_flags)) };
+    PhysAddr(cr3 & !0xfff)
+}
+
 /// Makes `root` the current address space and drops what the TLB knows of the app's half.
 ///
 /// # Safety

@@ -1,0 +1,39 @@
+//! Physical memory as the kernel reaches it: through the direct map.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+use qlib::{PAGE_SIZE_USIZE, PhysAddr};
+
+static DIRECT_MAP: AtomicU64 = AtomicU64::new(0);
+
+/// Learns where the direct map is.
+pub(super) fn init(direct_map: u64) {
+    DIRECT_MAP.store(direct_map, Ordering::Relaxed);
+}
+
+/// The address of physical memory in the direct map.
+pub(super) fn ptr(pa: PhysAddr) -> *mut u8 {
+    (DIRECT_MAP.load(Ordering::Relaxed) + pa.0) as *mut u8
+}
+
+/// The physical address of something that lies in the direct map (heap, kernel stacks).
+pub(super) fn of(p: *const u8) -> PhysAddr {
+    PhysAddr(p as u64 - DIRECT_MAP.load(Ordering::Relaxed))
+}
+
+/// Zeroes a frame.
+///
+/// # Safety
+/// The frame belongs to the caller alone.
+pub(super) unsafe fn zero(pa: PhysAddr) {
+    // SAFETY: all of RAM is mapped writable in the direct map; the caller owns the frame.
+    unsafe { core::ptr::write_bytes(ptr(pa), 0, PAGE_SIZE_USIZE) };
+}
+
+/// Copies a frame.
+///
+/// # Safety
+/// `to` belongs to the caller alone; `from` is mapped memory (RAM or window).
+pub(super) unsafe fn copy(to: PhysAddr, from: PhysAddr) {
+    // SAFETY: by the caller's promise; the frames differ.
+    unsafe { core::ptr::copy_nonoverlapping(ptr(from), ptr(to), PAGE_SIZE_USIZE) };
+}

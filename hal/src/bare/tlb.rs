@@ -1,0 +1,54 @@
+//! Keeping the CPUs' TLBs in step with the tables.
+//!
+//! A CPU in the kernel does not touch app memory but in user copies; so a change of tables waits only for CPUs that run the
+//! app or copy right now, and others flush before they touch app memory again. Nobody waits for a CPU that waits itself:
+//! a waiting CPU is in the kernel. Tables are freed with their address space only, so stale walks are harmless.
+
+use super::cpu::{self, KERNEL, USER};
+use crate::native::{irq, mmu};
+use alloc::vec::Vec;
+use core::sync::atomic::{Ordering, fence};
+
+/// Makes every CPU forget what it knows of the address space under `root`. Its tables were changed before.
+pub(super) fn shootdown(root: u64) {
+    mmu::publish_tables();
+    let me = cpu::this();
+    if me.root.load(Ordering::Relaxed) == root {
+        mmu::flush_user();
+    }
+    if mmu::BROADCAST || cpu::all().len() == 1 {
+        return;
+    }
+    fence(Ordering::SeqCst);
+    let mut asked = Vec::new();
+    for c in cpu::all() {
+        if c.id == me.id || c.root.load(Ordering::SeqCst) != root {
+            continue;
+        }
+        c.flush.store(true, Ordering::SeqCst);
+        if c.mode.load(Ordering::SeqCst) == USER {
+            irq::send_ipi(c.id);
+            asked.push(c);
+        }
+    }
+    for c in asked {
+        while c.flush.load(Ordering::SeqCst) && c.mode.load(Ordering::SeqCst) == USER {
+            core::hint::spin_loop();
+        }
+    }
+}
+
+/// Declares that this CPU is about to touch app memory (or to run the app).
+pub(super) fn enter_user() {
+    let me = cpu::this();
+    me.mode.store(USER, Ordering::SeqCst);
+    if me.flush.load(Ordering::SeqCst) {
+        mmu::flush_user();
+        me.flush.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Declares that it does not any more.
+pub(super) fn leave_user() {
+    cpu::this().mode.store(KERNEL, Ordering::SeqCst);
+}
