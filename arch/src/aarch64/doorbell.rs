@@ -12,7 +12,7 @@ pub const VIRT: u64 = device(PHYS);
 pub const RING: u64 = PHYS;
 /// The boot CPU is ready: the other virtual CPUs may start. The value does not matter.
 pub const START_CPUS: u64 = PHYS + 4;
-/// The guest stops without the ring (panic, early boot). The value is the exit code.
+/// The guest stops. The value is the exit code; the log page of the ring area holds the reason.
 pub const STOP: u64 = PHYS + 8;
-/// One byte of an emergency log line; a line feed ends it.
+/// There is a line in the log page of the ring area; it may be overwritten when the store returns. The value does not matter.
 pub const LOG: u64 = PHYS + 12;

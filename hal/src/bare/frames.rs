@@ -29,7 +29,6 @@ struct Buddy {
     /// Frames from here on were never used.
     fresh: u32,
     end: u32,
-    free: u64,
 }
 
 // SAFETY: the array of frames is the allocator's own memory; the lock around it serialises access.
@@ -67,7 +66,6 @@ pub(super) fn init(start: u64, end: u64) {
     b.first = first as u32;
     b.fresh = first as u32;
     b.end = (skipped + total) as u32;
-    b.free = total - book / PAGE_SIZE;
 }
 
 impl Buddy {
@@ -128,7 +126,6 @@ impl Buddy {
                 for o in (order..from).rev() {
                     self.push(n + (1 << o), o);
                 }
-                self.free -= 1 << order;
                 return Some(n);
             }
             if !self.carve(order) {
@@ -138,7 +135,6 @@ impl Buddy {
     }
 
     fn free(&mut self, mut n: u32, mut order: usize) {
-        self.free += 1 << order;
         while order < ORDERS - 1 {
             let buddy = n ^ (1 << order);
             // Fresh frames are in no list; frames before the first have no entry.
@@ -216,11 +212,6 @@ pub(super) fn release(pa: PhysAddr) {
     if refs_of(pa).fetch_sub(1, Ordering::AcqRel) == 1 {
         free_block(pa, 0);
     }
-}
-
-/// Free memory, bytes.
-pub(super) fn free_bytes() -> u64 {
-    BUDDY.lock().free * PAGE_SIZE
 }
 
 /// The heap's source: blocks of at least 256 KiB.

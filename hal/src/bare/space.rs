@@ -144,7 +144,7 @@ impl Drop for BareSpace {
 }
 
 /// End of the app's half, a multiple of what a root entry covers.
-const USER_TOP: u64 = 1 << 47;
+const USER_TOP: u64 = USER_END.next_multiple_of(1 << 39);
 
 /// One look at a fault under the lock.
 enum Step {
@@ -234,23 +234,26 @@ fn step(space: &BareSpace, addr: VirtAddr, access: Access) -> Step {
         crate::native::mmu::flush_page(page);
         return Step::Done(Resolved);
     }
-    let Ok(old) = tables.set(page, entry) else {
+    if access == Access::Execute || r.prot.contains(Prot::EXEC) {
+        crate::native::mmu::sync_instructions(phys::ptr(pa) as u64, PAGE_SIZE);
+    }
+    let gone = present.map(Pte::addr).filter(|old| *old != pa);
+    if gone.is_some() && tables.set(page, 0).is_ok() {
+        // Other CPUs may still read the old page; and no TLB may see two pages at one address (aarch64).
+        tlb::shootdown(space.root());
+    }
+    if tables.set(page, entry).is_err() {
         if present.is_none() && frames::is_ram(pa) {
             frames::release(pa);
         }
         return Step::Done(OutOfMemory);
-    };
+    }
     crate::native::mmu::publish_tables();
-    if old != 0 {
+    if present.is_some() {
         crate::native::mmu::flush_page(page);
-        let gone = Pte::addr(old);
-        if gone != pa {
-            // Other CPUs may still read the old page.
-            tlb::shootdown(space.root());
-            if frames::is_ram(gone) {
-                frames::release(gone);
-            }
-        }
+    }
+    if let Some(old) = gone.filter(|old| frames::is_ram(*old)) {
+        frames::release(old);
     }
     Step::Done(Resolved)
 }

@@ -13,7 +13,7 @@ use core::sync::atomic::{Ordering, fence};
 pub(super) fn shootdown(root: u64) {
     mmu::publish_tables();
     let me = cpu::this();
-    if me.root.load(Ordering::Relaxed) == root {
+    if mmu::BROADCAST || me.root.load(Ordering::Relaxed) == root {
         mmu::flush_user();
     }
     if mmu::BROADCAST || cpu::all().len() == 1 {

@@ -41,6 +41,7 @@ fn handle(cause: Cause) -> Option<Trap> {
                 _ => Trap::PageFault { addr, access },
             }
         }
+        Cause::BusError { addr } => Trap::BusError { addr },
         Cause::Alignment { addr } => Trap::Alignment { addr },
         Cause::Illegal => Trap::Illegal,
         Cause::GeneralProtection => Trap::GeneralProtection,

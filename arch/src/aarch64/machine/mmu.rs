@@ -24,6 +24,14 @@ pub fn has_pan() -> bool {
     PAN.load(Ordering::Relaxed)
 }
 
+/// The app half's root table that is current.
+pub fn current_root() -> PhysAddr {
+    let ttbr: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("mrs {}, ttbr0_el1", out(reg) ttbr, options(nomem, nostack, preserves_flags)) };
+    PhysAddr(ttbr & 0x0000_ffff_ffff_f000)
+}
+
 /// Makes `root` the current address space and drops what the TLB knows of the app's half.
 ///
 /// # Safety
