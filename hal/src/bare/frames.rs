@@ -40,7 +40,6 @@ static BUDDY: SpinLock<Buddy> = SpinLock::new(Buddy {
     first: 0,
     fresh: 0,
     end: 0,
-    free: 0,
 });
 static BASE: AtomicU64 = AtomicU64::new(0);
 static FRAMES: AtomicU64 = AtomicU64::new(0);
