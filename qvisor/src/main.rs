@@ -1,2 +1,16 @@
-//! Quark.
-fn main() {}
+//! `quark`: runs OCI containers, each in a sandbox with a guest kernel of its own.
+
+mod cgroup;
+mod cli;
+mod error;
+mod host;
+mod logging;
+mod runtime;
+mod sandbox;
+mod seccomp;
+mod sys;
+mod vm;
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::from(cli::main())
+}

@@ -1,0 +1,193 @@
+//! The container's cgroup, written directly: version 1, version 2 and the hybrid of both.
+
+mod hierarchy;
+mod limits;
+mod memory;
+
+pub use hierarchy::Error;
+pub use memory::{MemoryWatch, Verdict};
+
+use crate::error::Context;
+use hierarchy::{Hierarchy, Version};
+use oci_spec::runtime::LinuxResources;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// One directory of the container's cgroup: one per hierarchy.
+#[derive(Clone, Debug)]
+struct Dir {
+    version: Version,
+    controllers: Vec<String>,
+    path: PathBuf,
+}
+
+/// A container's cgroup in every hierarchy of the host.
+#[derive(Debug)]
+pub struct Cgroup {
+    dirs: Vec<Dir>,
+}
+
+impl Cgroup {
+    /// Makes the cgroup `cgroups_path` (or one named `id` below the caller's own) and sets its limits.
+    ///
+    /// A user who may not make cgroups gets none, unless limits were asked for.
+    pub fn create(
+        cgroups_path: Option<&Path>,
+        id: &str,
+        limits: Option<&LinuxResources>,
+    ) -> Result<Self, Error> {
+        let hierarchies = hierarchy::of_this_process()?;
+        let cgroup = Self { dirs: Vec::new() };
+        let wanted = limits.is_some_and(limits::any) || cgroups_path.is_some();
+        let privileged = rustix::process::geteuid().is_root();
+        match cgroup.make(&hierarchies, cgroups_path, id) {
+            Ok(made) => {
+                if let Some(limits) = limits {
+                    if let Err(e) = limits::apply(&made.dirs, limits) {
+                        let _ = made.remove();
+                        return Err(e);
+                    }
+                }
+                Ok(made)
+            }
+            Err(_) if !wanted && !privileged => Ok(Self { dirs: Vec::new() }),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn make(mut self, hierarchies: &[Hierarchy], at: Option<&Path>, id: &str) -> Result<Self, Error> {
+        for h in hierarchies {
+            let path = h.directory(at, id);
+            if let Err(e) = hierarchy::make_directory(h, &path) {
+                let _ = self.remove();
+                return Err(e);
+            }
+            self.dirs.push(Dir {
+                version: h.version,
+                controllers: h.controllers.clone(),
+                path,
+            });
+        }
+        Ok(self)
+    }
+
+    /// The directories, for the container's record.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.dirs.iter().map(|d| d.path.clone()).collect()
+    }
+
+    /// Moves process `pid` into the cgroup.
+    pub fn add(&self, pid: i32) -> Result<(), Error> {
+        for dir in &self.dirs {
+            let file = dir.path.join("cgroup.procs");
+            std::fs::write(&file, pid.to_string()).at("write", &file)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the cgroup; its processes must be gone or going.
+    pub fn remove(&self) -> Result<(), Error> {
+        remove(&self.paths())
+    }
+}
+
+/// Sets limits on the cgroup recorded as `paths`: `quark update`.
+pub fn update(paths: &[PathBuf], limits: &LinuxResources) -> Result<(), Error> {
+    let mut dirs = Vec::new();
+    for h in hierarchy::of_this_process()? {
+        if let Some(path) = paths.iter().find(|p| p.starts_with(&h.mount)) {
+            dirs.push(Dir {
+                version: h.version,
+                controllers: h.controllers.clone(),
+                path: path.clone(),
+            });
+        }
+    }
+    limits::apply(&dirs, limits)
+}
+
+/// Removes the cgroup recorded as `paths`, waiting a little for its last processes to be reaped.
+pub fn remove(paths: &[PathBuf]) -> Result<(), Error> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    for path in paths {
+        loop {
+            match rustix::fs::rmdir(path) {
+                Ok(()) | Err(rustix::io::Errno::NOENT) => break,
+                Err(rustix::io::Errno::BUSY) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(e) => Err(e).at("remove cgroup", path)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Host processes in the cgroup recorded as `paths`.
+pub fn processes(paths: &[PathBuf]) -> Vec<i32> {
+    // Every hierarchy holds the same processes; one that can be read is enough, an empty one may just be shared.
+    let mut pids: Vec<i32> = paths
+        .iter()
+        .filter_map(|p| std::fs::read_to_string(p.join("cgroup.procs")).ok())
+        .flat_map(|text| text.lines().filter_map(|l| l.parse().ok()).collect::<Vec<i32>>())
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// Kills whatever is left in the cgroup and waits for it to go.
+pub fn kill_all(paths: &[PathBuf]) {
+    let _ = set_frozen(paths, false);
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let own = std::process::id() as i32;
+    while Instant::now() < deadline {
+        let pids: Vec<i32> = processes(paths)
+            .into_iter()
+            .filter(|p| *p != own && *p > 0)
+            .collect();
+        if pids.is_empty() {
+            return;
+        }
+        for pid in pids {
+            let _ = crate::sys::kill(pid, libc::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Freezes or thaws the cgroup recorded as `paths`; gives whether a freezer was found.
+pub fn set_frozen(paths: &[PathBuf], frozen: bool) -> Result<bool, Error> {
+    for path in paths {
+        let (file, word) = if path.join("freezer.state").exists() {
+            (
+                path.join("freezer.state"),
+                if frozen { "FROZEN" } else { "THAWED" },
+            )
+        } else if path.join("cgroup.freeze").exists() && !has_v1_freezer(paths) {
+            (path.join("cgroup.freeze"), if frozen { "1" } else { "0" })
+        } else {
+            continue;
+        };
+        std::fs::write(&file, word).at("write", &file)?;
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while is_frozen(paths) != frozen && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        return Ok(true);
+    }
+    Ok(false)
+}
+
+fn has_v1_freezer(paths: &[PathBuf]) -> bool {
+    paths.iter().any(|p| p.join("freezer.state").exists())
+}
+
+/// Whether the cgroup recorded as `paths` is frozen.
+pub fn is_frozen(paths: &[PathBuf]) -> bool {
+    paths.iter().any(|path| {
+        let v1 = std::fs::read_to_string(path.join("freezer.state"));
+        let v2 = std::fs::read_to_string(path.join("cgroup.events"));
+        v1.is_ok_and(|s| s.trim() == "FROZEN") || v2.is_ok_and(|s| s.lines().any(|l| l == "frozen 1"))
+    })
+}

@@ -1,0 +1,28 @@
+//! `quark check`: what this host can do, in plain words.
+
+use super::{Error, Global};
+use crate::vm::{self, Kvm, Platform};
+
+/// `quark check`.
+pub fn main(global: &Global) -> Result<i32, Error> {
+    match vm::probe() {
+        Kvm::Usable { finding } => println!("kvm:      usable: {finding}"),
+        Kvm::Unusable { finding } => println!("kvm:      not usable: {finding}"),
+    }
+    println!("process:  usable: needs no hardware virtualization");
+    let choice = vm::choose(global.platform).map_err(crate::sandbox::Error::from)?;
+    println!("chosen:   {} ({})", choice.platform, choice.reason);
+    match choice.platform {
+        Platform::Kvm => {
+            println!("A sandbox is a virtual machine; its guest kernel runs in guest ring 0 or EL1.")
+        }
+        Platform::Process => println!(
+            "A sandbox is a set of confined host processes; its guest kernel answers their system calls inside them."
+        ),
+    }
+    match crate::sandbox::kernel_path() {
+        Ok(path) => println!("kernel:   {}", path.display()),
+        Err(e) => println!("kernel:   {e}"),
+    }
+    Ok(0)
+}

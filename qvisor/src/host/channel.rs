@@ -1,0 +1,94 @@
+//! The broker's transport on the `process` machine: a message socket per channel, a thread for each.
+
+use super::{Handles, serve};
+use crate::sandbox::socket;
+use qlib::Errno;
+use qlib::qcall::{HandleId, MAX_PAYLOAD, Reply, Request};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::net::{RecvFlags, SendFlags};
+use std::io::IoSlice;
+use std::mem::size_of;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// The descriptors that came with one request, and the one that goes with its reply.
+struct Carried {
+    came: Vec<(HandleId, OwnedFd)>,
+    goes: Option<OwnedFd>,
+}
+
+impl Handles for Carried {
+    fn get(&self, id: HandleId) -> Result<BorrowedFd<'_>, Errno> {
+        self.came
+            .iter()
+            .find(|(h, _)| *h == id)
+            .map(|(_, fd)| fd.as_fd())
+            .ok_or(Errno::EBADF)
+    }
+    fn insert(&mut self, fd: OwnedFd) -> Result<HandleId, Errno> {
+        // On this machine the guest names objects by its own descriptors; the number is chosen on its side.
+        self.goes = Some(fd);
+        Ok(HandleId::NONE)
+    }
+    fn remove(&mut self, _: HandleId) -> Result<(), Errno> {
+        // The guest closes its own descriptors.
+        Ok(())
+    }
+}
+
+/// Serves `channel` on a thread of its own until the guest closes it.
+pub fn spawn(index: usize, channel: OwnedFd) -> std::io::Result<()> {
+    let name = format!("quark-broker{index}");
+    std::thread::Builder::new()
+        .name(name)
+        .stack_size(256 << 10)
+        .spawn(move || run(&channel))?;
+    Ok(())
+}
+
+fn run(channel: &OwnedFd) {
+    let mut buffer = vec![0u8; size_of::<Request>() + MAX_PAYLOAD];
+    let mut data = Vec::new();
+    loop {
+        let got = match socket::receive(channel, &mut buffer, RecvFlags::empty()) {
+            Ok(got) if got.len > 0 => got,
+            _ => return,
+        };
+        let (reply, carried) = answer(&buffer[..got.len], got.truncated, got.fds, &mut data);
+        let parts = [IoSlice::new(reply.as_bytes()), IoSlice::new(&data)];
+        let goes: Vec<BorrowedFd<'_>> = carried.iter().map(AsFd::as_fd).collect();
+        if socket::send(channel, &parts, &goes, SendFlags::empty()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Answers one message.
+fn answer(
+    message: &[u8],
+    truncated: bool,
+    fds: Vec<OwnedFd>,
+    data: &mut Vec<u8>,
+) -> (Reply, Option<OwnedFd>) {
+    data.clear();
+    let Ok((request, payload)) = Request::read_from_prefix(message) else {
+        return (Reply::of(0, Err(Errno::EINVAL)), None);
+    };
+    let named: Vec<HandleId> = [request.handle, request.handle2]
+        .into_iter()
+        .filter(|h| *h != HandleId::NONE)
+        .collect();
+    if truncated
+        || payload.len() != request.data_len as usize
+        || fds.len() != named.len()
+        || request.reserved != 0
+    {
+        return (Reply::of(request.tag, Err(Errno::EINVAL)), None);
+    }
+    let mut carried = Carried {
+        came: named.into_iter().zip(fds).collect(),
+        goes: None,
+    };
+    let mut reply = serve(&request, payload, &mut carried, data);
+    reply.data_len = data.len() as u32;
+    (reply, carried.goes)
+}

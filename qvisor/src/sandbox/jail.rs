@@ -1,0 +1,149 @@
+//! The jail: what is taken from a process before the guest kernel and its apps run in it.
+
+use crate::error::{Context, OsError};
+use crate::seccomp;
+use crate::sys;
+use qlib::boot::Range;
+use rustix::process::{Resource, Rlimit, Signal};
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use std::os::fd::RawFd;
+
+/// Installs the jail's filter, given the kernel's text. Called by the machine as its last step before the jump.
+pub type InstallFilter = fn(Range) -> Result<(), seccomp::Error>;
+
+/// Capabilities the host side keeps to serve file requests of the guest on the container's own mounts.
+const BROKER: CapabilitySet = CapabilitySet::CHOWN
+    .union(CapabilitySet::DAC_OVERRIDE)
+    .union(CapabilitySet::DAC_READ_SEARCH)
+    .union(CapabilitySet::FOWNER)
+    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::MKNOD)
+    .union(CapabilitySet::SETFCAP)
+    .union(CapabilitySet::KILL);
+
+/// Number of capabilities whose bounding-set bits are tried; more than Linux has.
+const CAPABILITIES: u32 = 64;
+
+/// Drops every capability for good.
+fn drop_all_capabilities() -> Result<(), OsError> {
+    for number in 0..CAPABILITIES {
+        let Some(one) = CapabilitySet::from_bits(1 << number) else {
+            continue;
+        };
+        // Unknown numbers say EINVAL; without CAP_SETPCAP the set cannot shrink, and then it means nothing either,
+        // for no program is ever executed here and no_new_privs is set.
+        let _ = rustix::thread::remove_capability_from_bounding_set(one);
+    }
+    let _ = rustix::thread::clear_ambient_capability_set();
+    set_capabilities(CapabilitySet::empty())
+}
+
+fn set_capabilities(keep: CapabilitySet) -> Result<(), OsError> {
+    let sets = CapabilitySets {
+        effective: keep,
+        permitted: keep,
+        inheritable: CapabilitySet::empty(),
+    };
+    rustix::thread::set_capabilities(None, sets).doing("drop capabilities")
+}
+
+/// Confines the calling process, the first of the sandbox's pid namespace, to the descriptors `keep`.
+///
+/// After this it has no capability, gains none, and dies with the host side.
+pub fn confine(keep: &[RawFd]) -> Result<(), OsError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .doing("tie the jail to its parent")?;
+    sys::close_all_but(keep).doing("close descriptors")?;
+    sys::default_signal_actions();
+    sys::block_signals(false).doing("unblock signals")?;
+    set_limits();
+    rustix::process::umask(rustix::fs::Mode::empty());
+    drop_all_capabilities()?;
+    rustix::thread::set_no_new_privs(true).doing("set no_new_privs")?;
+    Ok(())
+}
+
+/// Resource limits of the jail: the guest keeps its own; the host's must not stand in their way.
+fn set_limits() {
+    let raise = |resource| {
+        let most = rustix::process::getrlimit(resource).maximum;
+        let _ = rustix::process::setrlimit(
+            resource,
+            Rlimit {
+                current: most,
+                maximum: most,
+            },
+        );
+    };
+    // All apps share one host descriptor table.
+    let wanted = Rlimit {
+        current: Some(1 << 20),
+        maximum: Some(1 << 20),
+    };
+    if rustix::process::setrlimit(Resource::Nofile, wanted).is_err() {
+        raise(Resource::Nofile);
+    }
+    for resource in [
+        Resource::Nproc,
+        Resource::Memlock,
+        Resource::Stack,
+        Resource::Sigpending,
+        Resource::Fsize,
+    ] {
+        raise(resource);
+    }
+    // A core file would be written by the host, with the host's idea of where.
+    let _ = rustix::process::setrlimit(
+        Resource::Core,
+        Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        },
+    );
+}
+
+/// Leaves the host side only what serving file requests needs.
+pub fn confine_host_side() -> Result<(), OsError> {
+    let have = rustix::thread::capabilities(None).doing("read capabilities")?;
+    set_capabilities(have.permitted.intersection(BROKER))?;
+    rustix::thread::set_no_new_privs(true).doing("set no_new_privs")
+}
+
+/// The filter installer given to the machine.
+pub fn install_filter(text: Range) -> Result<(), seccomp::Error> {
+    seccomp::install(&seccomp::process_filter(text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_confined_process_has_nothing_left() {
+        let (read, write) = rustix::pipe::pipe().unwrap();
+        use std::os::fd::AsRawFd;
+        let keep = [write.as_raw_fd()];
+        // The test harness has threads; the child only makes host calls and leaves by _exit.
+        let child = sys::fork_into(0).unwrap();
+        if child == 0 {
+            let verdict = match confine(&keep) {
+                Err(_) => b'e',
+                Ok(()) => {
+                    let caps = rustix::thread::capabilities(None);
+                    let none = caps.is_ok_and(|c| c.effective.is_empty() && c.permitted.is_empty());
+                    let closed = rustix::io::fcntl_getfd(&read).is_err();
+                    let tied = rustix::thread::no_new_privs().unwrap_or(false);
+                    if none && closed && tied { b'y' } else { b'n' }
+                }
+            };
+            let _ = rustix::io::write(&write, &[verdict]);
+            sys::exit_now(0);
+        }
+        drop(write);
+        let mut byte = [0];
+        assert_eq!(rustix::io::read(&read, &mut byte), Ok(1));
+        assert_eq!(byte[0], b'y');
+        let pid = rustix::process::Pid::from_raw(child);
+        rustix::process::waitpid(pid, rustix::process::WaitOptions::empty()).unwrap();
+    }
+}

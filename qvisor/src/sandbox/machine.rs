@@ -1,0 +1,154 @@
+//! Starts the machine of a sandbox: channels, the jail's process, the guest kernel in it.
+
+use super::link::{ControlLink, SocketLink};
+use super::order::Order;
+use super::{Error, jail, socket};
+use crate::error::Context;
+use crate::host::channel;
+use crate::sys;
+use crate::vm::process::{self, BootParams, Launch};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::pipe::PipeFlags;
+use std::path::PathBuf;
+
+/// Broker channels of a `process` machine: requests on different channels do not wait for each other.
+const CHANNELS: usize = 2;
+
+/// A started machine, seen from the host.
+pub struct Machine {
+    /// The control channel.
+    pub link: Box<dyn ControlLink>,
+    /// Its first process (pid in our namespace).
+    pub child: i32,
+    /// The guest kernel's log lines.
+    pub log: OwnedFd,
+}
+
+/// Finds the guest kernel's image: `$QUARK_KERNEL`, or beside the program, or where it is installed.
+pub fn kernel_path() -> Result<PathBuf, Error> {
+    let mut places: Vec<PathBuf> = Vec::new();
+    if let Some(path) = std::env::var_os("QUARK_KERNEL") {
+        places.push(path.into());
+    } else {
+        let exe = std::env::current_exe().doing("find the own program")?;
+        if let Some(dir) = exe.parent() {
+            places.push(dir.join("qkernel"));
+            places.push(dir.join("../lib/quark/qkernel"));
+            // In a build tree the kernel lies in its own target's directory, under the same profile.
+            let target = dir
+                .ancestors()
+                .find(|a| a.file_name().is_some_and(|n| n == "target"));
+            if let (Some(target), Some(profile)) = (target, dir.file_name()) {
+                for triple in ["unknown-none", "unknown-none-softfloat"] {
+                    let triple = format!("{}-{triple}", std::env::consts::ARCH);
+                    places.push(target.join(triple).join(profile).join("qkernel"));
+                }
+            }
+        }
+        places.push("/usr/local/lib/quark/qkernel".into());
+        places.push("/usr/lib/quark/qkernel".into());
+    }
+    if let Some(found) = places.iter().find(|p| p.is_file()) {
+        return Ok(found.clone());
+    }
+    let list: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+    Err(Error::NoKernel(list.join(", ")))
+}
+
+/// Opens the guest kernel's image.
+pub fn open_kernel() -> Result<OwnedFd, Error> {
+    let path = kernel_path()?;
+    Ok(rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at("open", &path)?)
+}
+
+/// What the guest is told at boot.
+pub fn boot_params(order: &Order) -> BootParams {
+    let resources = order.spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    let positive = |v: Option<i64>| {
+        v.and_then(|v| u64::try_from(v).ok())
+            .filter(|v| *v > 0)
+            .unwrap_or(u64::MAX)
+    };
+    BootParams {
+        cpus: sys::usable_cpus(),
+        log_level: order.log_level,
+        memory_limit: positive(
+            resources
+                .and_then(|r| r.memory().as_ref())
+                .and_then(|m| m.limit()),
+        ),
+        pids_limit: positive(resources.and_then(|r| r.pids().as_ref()).map(|p| p.limit())),
+    }
+}
+
+/// Starts the `process` machine. The calling process is single-threaded, in the container's namespaces, and gives up
+/// its capabilities here but for those the broker needs.
+pub fn start_process(kernel: OwnedFd, boot: BootParams) -> Result<Machine, Error> {
+    let (control, guest_control) = socket::message_pair().doing("make the control channel")?;
+    let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+    let (log, guest_log) = rustix::pipe::pipe_with(flags).doing("make the log pipe")?;
+    let mut channels = Vec::new();
+    let mut guest_channels = Vec::new();
+    for _ in 0..CHANNELS {
+        let (host, guest) = socket::message_pair().doing("make a broker channel")?;
+        crate::sys::force_send_buffer(&host, 256 << 10);
+        crate::sys::force_send_buffer(&guest, 256 << 10);
+        channels.push(host);
+        guest_channels.push(guest);
+    }
+    // The guest's commands come from us, ours go to it: both ends hold long messages.
+    sys::force_send_buffer(&guest_control, 4 << 20);
+    let link = SocketLink::new(control);
+    let watch = guest_control.as_raw_fd();
+    let log_fd = guest_log.as_raw_fd();
+    let prepared = process::prepare(Launch {
+        kernel,
+        boot,
+        control: guest_control,
+        log: guest_log,
+        channels: guest_channels,
+    })?;
+    let child = sys::fork_into(libc::CLONE_NEWPID).doing("start the jail")?;
+    if child == 0 {
+        let keep = prepared.survivors();
+        if let Err(e) = jail::confine(&keep) {
+            complain(log_fd, &e.to_string());
+        }
+        if host_side_gone(watch) {
+            sys::exit_now(1);
+        }
+        prepared.enter(jail::install_filter);
+    }
+    drop(prepared);
+    jail::confine_host_side()?;
+    for (index, host) in channels.into_iter().enumerate() {
+        channel::spawn(index, host).doing("start a broker thread")?;
+    }
+    Ok(Machine {
+        link: Box::new(link),
+        child,
+        log,
+    })
+}
+
+/// The death signal was asked for after the fork: had the host side died in between, its end of the channel is closed.
+fn host_side_gone(control: i32) -> bool {
+    // SAFETY: the descriptor is one of those that survived; it stays open for the rest of this process.
+    let fd = unsafe { BorrowedFd::borrow_raw(control) };
+    let mut poll = [PollFd::new(&fd, PollFlags::empty())];
+    let now = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    rustix::event::poll(&mut poll, Some(&now)).is_ok() && poll[0].revents().contains(PollFlags::HUP)
+}
+
+/// Says why the jail cannot be entered, and ends.
+fn complain(log: i32, why: &str) -> ! {
+    // SAFETY: the log descriptor is open: it was made before the fork and is among those that survive.
+    let fd = unsafe { BorrowedFd::borrow_raw(log) };
+    let _ = rustix::io::write(fd.as_fd(), format!("{why}\n").as_bytes());
+    sys::exit_now(1)
+}

@@ -1,0 +1,57 @@
+//! What `create` hands to the sandbox process it starts, and what that process answers.
+
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Everything the sandbox process needs to know. Handed over in a memory file.
+#[derive(Serialize, Deserialize)]
+pub struct Order {
+    /// Container id.
+    pub id: String,
+    /// The container's directory.
+    pub state_dir: PathBuf,
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// The root file system, absolute.
+    pub rootfs: PathBuf,
+    /// The root is an overlay in memory over `rootfs`, which stays untouched.
+    pub overlay: bool,
+    /// The configuration.
+    pub spec: Spec,
+    /// The machine: `kvm` or `process`.
+    pub platform: String,
+    /// Directories of the cgroup.
+    pub cgroups: Vec<PathBuf>,
+    /// Descriptor of the socket the answers go to.
+    pub sync_fd: i32,
+    /// Descriptor of the socket that gets the terminal's master.
+    pub console_fd: Option<i32>,
+    /// Descriptors 3 … 3+n-1 go to the container's process.
+    pub preserve_fds: u32,
+    /// Whether `prestart` or `createRuntime` hooks are to be run by the creator.
+    pub runtime_hooks: bool,
+    /// Log level of host and guest: 0 off … 5 trace.
+    pub log_level: u32,
+    /// Descriptor of the log file, if any.
+    pub log_fd: Option<i32>,
+    /// The log's lines are JSON.
+    pub log_json: bool,
+}
+
+/// What the sandbox process says to its creator; JSON, one message each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// Its user namespace needs its mappings.
+    NeedMappings,
+    /// Its namespaces are there: the creator runs the runtime hooks.
+    NeedHooks,
+    /// The container is created.
+    Created,
+    /// It could not be created.
+    Failed(String),
+}
+
+/// One byte of the creator's: go on.
+pub const GO: u8 = b'g';

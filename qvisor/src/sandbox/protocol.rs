@@ -1,0 +1,90 @@
+//! What is said on a container's control socket: JSON, one message each way at a time, descriptors beside it.
+//!
+//! A connection carries one request. That of [`Request::Exec`] stays open until the program has ended, and may carry
+//! signals and sizes for it.
+
+use oci_spec::runtime::Process;
+use serde::{Deserialize, Serialize};
+
+/// Largest message, bytes: argument lists may be long.
+pub const MAX_MESSAGE: usize = 4 << 20;
+
+/// A request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Start the container's program.
+    Start,
+    /// Start another program; the message's descriptors become its 0, 1, 2, ….
+    Exec {
+        /// The program.
+        process: Box<Process>,
+        /// Kill it when the connection breaks.
+        kill_on_close: bool,
+    },
+    /// Send a signal: on an exec's connection to that program, else to the container's.
+    Signal {
+        /// Number.
+        signo: u32,
+        /// To every process of the container.
+        all: bool,
+    },
+    /// The terminal of this connection's program has a new size.
+    Resize {
+        /// Rows.
+        rows: u32,
+        /// Columns.
+        cols: u32,
+    },
+    /// List the container's processes.
+    Processes,
+}
+
+/// A process of the container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// Guest pid.
+    pub pid: u32,
+    /// Guest parent.
+    pub ppid: u32,
+    /// User.
+    pub uid: u32,
+    /// State letter.
+    pub state: char,
+    /// Seconds after the guest's boot.
+    pub start_s: u64,
+    /// CPU time, ms.
+    pub cpu_ms: u64,
+    /// Command line.
+    pub command: String,
+}
+
+/// An answer.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Response {
+    /// Done.
+    Done,
+    /// Not done.
+    Error {
+        /// Why, for a person.
+        message: String,
+        /// Error number, 0 when there is none.
+        errno: i32,
+    },
+    /// The program runs.
+    Started {
+        /// Its guest pid.
+        pid: u32,
+    },
+    /// The program has ended.
+    Exited {
+        /// Its exit code; 128 + the signal that ended it.
+        code: i32,
+    },
+    /// The processes.
+    Processes {
+        /// All of them.
+        list: Vec<ProcessInfo>,
+    },
+}

@@ -1,0 +1,764 @@
+//! The sandbox process's life: it waits for the guest's events, the command line's requests, signals and its machine.
+
+use super::machine::Machine;
+use super::order::Answer;
+use super::protocol::{MAX_MESSAGE, ProcessInfo, Request, Response};
+use super::{Error, socket, stdio};
+use crate::cgroup::{MemoryWatch, Verdict};
+use crate::runtime::hooks::state_document;
+use crate::runtime::signal::exit_code;
+use crate::runtime::state::{self, Record, Status, StatusRecord};
+use crate::sys;
+use oci_spec::runtime::Hook;
+use qlib::control::{Command, ContainerSpec, Event, ExecId, ProcessSpec};
+use qlib::qcall::HandleId;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
+
+/// How long the guest kernel may take to come up.
+const BOOT_TIME: Duration = Duration::from_secs(30);
+/// How long the machine may take to end once the container's program has.
+const END_TIME: Duration = Duration::from_secs(2);
+/// How often memory is looked at while it is scarce.
+const MEMORY_PERIOD: Duration = Duration::from_millis(20);
+/// Connections at one time; more wait in the socket's queue.
+const MAX_CONNECTIONS: usize = 512;
+/// Bytes of the guest kernel's last log lines kept for the reason of its end.
+const LOG_TAIL: usize = 4096;
+
+/// Where the sandbox is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Booting,
+    Creating,
+    Created,
+    Running,
+    Ending,
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaits {
+    Nothing,
+    Start,
+    Processes,
+}
+
+struct Connection {
+    socket: OwnedFd,
+    awaits: Awaits,
+    exec: Option<ExecId>,
+    kill_on_close: bool,
+    closed: bool,
+}
+
+/// What the server is made of.
+pub struct Parts {
+    /// The machine.
+    pub machine: Machine,
+    /// The container as the guest is told, and what its handles stand for.
+    pub container: (ContainerSpec, Vec<OwnedFd>),
+    /// The container's directory.
+    pub state_dir: OwnedFd,
+    /// The control socket, listening.
+    pub listener: OwnedFd,
+    /// User id that requests come from.
+    pub owner: u32,
+    /// The creator's end of the start-up channel.
+    pub sync: OwnedFd,
+    /// The program's terminal, which is this process's controlling one.
+    pub terminal: Option<OwnedFd>,
+    /// Watches memory when it is limited.
+    pub memory: Option<MemoryWatch>,
+    /// `startContainer` hooks: they run inside, as the container's processes.
+    pub start_hooks: Vec<Hook>,
+    /// The container's record, for hooks.
+    pub record: Record,
+}
+
+/// The server.
+pub struct Server {
+    parts: Parts,
+    signals: OwnedFd,
+    sync: Option<OwnedFd>,
+    phase: Phase,
+    since: Instant,
+    connections: Vec<Connection>,
+    next_exec: u32,
+    hooks: VecDeque<Hook>,
+    hook: Option<ExecId>,
+    memory_scarce: bool,
+    init_status: Option<u32>,
+    log_tail: Vec<u8>,
+    log_partial: Vec<u8>,
+}
+
+impl Server {
+    /// A server for a machine that has just been started.
+    pub fn new(mut parts: Parts, signals: OwnedFd) -> Result<Self, Error> {
+        let sync = std::mem::replace(
+            &mut parts.sync,
+            rustix::io::dup(&signals).map_err(|_| Error::Protocol)?,
+        );
+        Ok(Self {
+            parts,
+            signals,
+            sync: Some(sync),
+            phase: Phase::Booting,
+            since: Instant::now(),
+            connections: Vec::new(),
+            next_exec: 1,
+            hooks: VecDeque::new(),
+            hook: None,
+            memory_scarce: false,
+            init_status: None,
+            log_tail: Vec::new(),
+            log_partial: Vec::new(),
+        })
+    }
+
+    /// Serves until the machine has ended; gives the exit code of this process.
+    pub fn run(mut self) -> i32 {
+        loop {
+            if let Some(code) = self.turn() {
+                return code;
+            }
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let left = |time: Duration| time.saturating_sub(self.since.elapsed()) + Duration::from_millis(1);
+        let phase = match self.phase {
+            Phase::Booting | Phase::Creating => Some(left(BOOT_TIME)),
+            Phase::Ending => Some(left(END_TIME)),
+            _ => None,
+        };
+        if self.memory_scarce {
+            Some(phase.map_or(MEMORY_PERIOD, |p| p.min(MEMORY_PERIOD)))
+        } else {
+            phase
+        }
+    }
+
+    /// Waits once and handles what came. Gives the exit code at the end.
+    fn turn(&mut self) -> Option<i32> {
+        let timeout = self.timeout().and_then(|t| Timespec::try_from(t).ok());
+        let ready = {
+            let link = self.parts.machine.link.waiter();
+            let memory = self.parts.memory.as_ref().map(MemoryWatch::event);
+            let mut fds = vec![
+                PollFd::new(&self.signals, PollFlags::IN),
+                PollFd::from_borrowed_fd(link, PollFlags::IN),
+                PollFd::new(&self.parts.machine.log, PollFlags::IN),
+                PollFd::new(
+                    &self.parts.listener,
+                    if self.connections.len() < MAX_CONNECTIONS {
+                        PollFlags::IN
+                    } else {
+                        PollFlags::empty()
+                    },
+                ),
+                match &self.sync {
+                    Some(sync) => PollFd::new(sync, PollFlags::empty()),
+                    None => PollFd::new(&self.signals, PollFlags::IN),
+                },
+                match memory {
+                    Some((fd, flags)) if !self.memory_scarce => PollFd::from_borrowed_fd(fd, flags),
+                    _ => PollFd::new(&self.signals, PollFlags::IN),
+                },
+            ];
+            fds.extend(
+                self.connections
+                    .iter()
+                    .map(|c| PollFd::new(&c.socket, PollFlags::IN)),
+            );
+            match rustix::event::poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Some(self.end(Some(&format!("waiting for events failed: {e}")))),
+            }
+            fds.iter().map(|f| !f.revents().is_empty()).collect::<Vec<bool>>()
+        };
+        // The log first: it tells why what follows happened.
+        if ready[2] {
+            self.read_log();
+        }
+        if ready[1] {
+            self.read_events();
+        }
+        let died = ready[0] && self.read_signals();
+        if self.parts.memory.is_some() && (ready[5] || self.memory_scarce) {
+            self.look_at_memory();
+        }
+        for index in (0..self.connections.len()).rev() {
+            if ready.get(6 + index) == Some(&true) {
+                self.read_request(index);
+            }
+        }
+        self.connections.retain(|c| !c.closed);
+        if ready[3] {
+            self.accept();
+        }
+        if died {
+            // What it said before it died is still to be heard.
+            self.read_log();
+            self.read_events();
+            return Some(self.end(None));
+        }
+        if self.sync.is_some() && ready[4] {
+            return Some(self.end(Some("the creator went away")));
+        }
+        match self.phase {
+            Phase::Booting | Phase::Creating if self.since.elapsed() >= BOOT_TIME => {
+                Some(self.end(Some("the guest kernel did not come up in time")))
+            }
+            Phase::Ending if self.since.elapsed() >= END_TIME => Some(self.end(None)),
+            _ => None,
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.since = Instant::now();
+    }
+
+    fn command(&mut self, command: &Command, fds: &[BorrowedFd<'_>]) -> Result<(), String> {
+        self.parts
+            .machine
+            .link
+            .send(command, fds)
+            .map_err(|e| e.to_string())
+    }
+
+    fn set_status(&self, status: Status, exit_code: Option<i32>, reason: Option<String>) {
+        let record = StatusRecord {
+            status,
+            exit_code,
+            reason,
+        };
+        if let Err(e) = state::write_status(&self.parts.state_dir, &record) {
+            log::error!("cannot record the container's status: {e}");
+        }
+    }
+
+    fn tell_creator(&mut self, answer: &Answer) {
+        if let Some(sync) = self.sync.take() {
+            let bytes = serde_json::to_vec(answer).unwrap_or_default();
+            let _ = socket::send(&sync, &[IoSlice::new(&bytes)], &[], SendFlags::empty());
+        }
+    }
+
+    /// Ends the machine and this process's work; gives the exit code.
+    fn end(&mut self, why: Option<&str>) -> i32 {
+        let pid = rustix::process::Pid::from_raw(self.parts.machine.child);
+        let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
+        let died = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
+        let how = match died {
+            Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
+                (_, Some(libc::SIGSYS)) => "it made a host call that its filter forbids".to_owned(),
+                (_, Some(libc::SIGKILL)) => "it was killed (SIGKILL)".to_owned(),
+                (_, Some(signal)) => format!("signal {signal}"),
+                (Some(code), _) => format!("exit status {code}"),
+                _ => "no status".to_owned(),
+            },
+            _ => "no status".to_owned(),
+        };
+        let starting = self.sync.is_some();
+        let (code, reason) = match (self.init_status, why) {
+            (Some(status), _) => (exit_code(status), None),
+            (None, Some(why)) => (1, Some(why.to_owned())),
+            (None, None) => {
+                let tail = self.last_log_lines();
+                let reason = if tail.is_empty() {
+                    how.clone()
+                } else {
+                    format!("{how}; its last words: {tail}")
+                };
+                (
+                    if how.contains("SIGKILL") { 137 } else { 1 },
+                    Some(format!("the guest kernel ended: {reason}")),
+                )
+            }
+        };
+        if let Some(reason) = &reason {
+            log::error!("{reason}");
+        }
+        if starting {
+            let said = reason
+                .clone()
+                .unwrap_or_else(|| "the container's program ended at once".to_owned());
+            self.tell_creator(&Answer::Failed(said));
+        }
+        for connection in &self.connections {
+            let response = match (connection.exec, connection.awaits) {
+                (Some(_), Awaits::Nothing) => Response::Exited { code: 137 },
+                (_, Awaits::Nothing) => continue,
+                _ => Response::Error {
+                    message: "the container stopped".to_owned(),
+                    errno: libc::ESRCH,
+                },
+            };
+            respond(connection, &response);
+        }
+        self.set_status(Status::Stopped, Some(code), reason);
+        code
+    }
+
+    /// The last lines of the guest kernel's log, in one.
+    fn last_log_lines(&self) -> String {
+        let text = String::from_utf8_lossy(&self.log_tail);
+        let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(3)..].join(" | ")
+    }
+
+    fn read_log(&mut self) {
+        let mut bytes = [0u8; 4096];
+        // Bounded: a guest that never stops logging must not keep us from the rest.
+        for _ in 0..16 {
+            let Ok(n) = rustix::io::read(&self.parts.machine.log, &mut bytes) else {
+                return;
+            };
+            if n == 0 {
+                break;
+            }
+            self.log_tail.extend_from_slice(&bytes[..n]);
+            let extra = self.log_tail.len().saturating_sub(LOG_TAIL);
+            self.log_tail.drain(..extra);
+            self.log_partial.extend_from_slice(&bytes[..n]);
+            while let Some(end) = self.log_partial.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.log_partial.drain(..=end).collect();
+                log::warn!(target: "qkernel", "{}", String::from_utf8_lossy(&line).trim_end());
+            }
+            if self.log_partial.len() > LOG_TAIL {
+                self.log_partial.clear();
+            }
+        }
+    }
+
+    /// Reads signals; gives whether the machine has ended.
+    fn read_signals(&mut self) -> bool {
+        let mut died = false;
+        while let Some(signo) = sys::next_signal(self.signals.as_fd()) {
+            match signo {
+                libc::SIGCHLD => died |= self.machine_ended(),
+                libc::SIGWINCH => {
+                    let size = self.parts.terminal.as_ref().and_then(stdio::size_of);
+                    if let Some((rows, cols)) = size {
+                        let _ = self.command(
+                            &Command::Resize {
+                                exec: ExecId::INIT,
+                                rows,
+                                cols,
+                            },
+                            &[],
+                        );
+                    }
+                }
+                // A hang-up of the terminal reaches the guest through the terminal.
+                libc::SIGHUP if self.parts.terminal.is_some() => {}
+                libc::SIGPIPE
+                | libc::SIGCONT
+                | libc::SIGTSTP
+                | libc::SIGTTIN
+                | libc::SIGTTOU
+                | libc::SIGURG => {}
+                _ => {
+                    let _ = self.signal_init(signo as u32, false);
+                }
+            }
+        }
+        died
+    }
+
+    /// Whether the machine's first process is gone; it stays a zombie until [`Self::end`] asks how it went.
+    fn machine_ended(&self) -> bool {
+        use rustix::process::{Pid, WaitId, WaitIdOptions};
+        let Some(pid) = Pid::from_raw(self.parts.machine.child) else {
+            return true;
+        };
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None))
+    }
+
+    /// Sends a signal to the container's program; before it is started, a signal ends the container.
+    fn signal_init(&mut self, signo: u32, all: bool) -> Result<(), String> {
+        match self.phase {
+            Phase::Running => self.command(
+                &Command::Signal {
+                    exec: ExecId::INIT,
+                    signo,
+                    all,
+                },
+                &[],
+            ),
+            Phase::Created => {
+                if !matches!(
+                    signo as i32,
+                    libc::SIGCHLD | libc::SIGCONT | libc::SIGURG | libc::SIGWINCH
+                ) {
+                    self.init_status = Some(signo & 0x7f);
+                    let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
+                    self.enter(Phase::Ending);
+                }
+                Ok(())
+            }
+            _ => Err("container not running".to_owned()),
+        }
+    }
+
+    fn look_at_memory(&mut self) {
+        let verdict = match &mut self.parts.memory {
+            Some(memory) => memory.look(),
+            None => Verdict::Fine,
+        };
+        self.memory_scarce = verdict != Verdict::Fine;
+        if verdict == Verdict::OutOfMemory {
+            log::warn!("the container is out of memory: its guest kernel kills the largest process");
+            let _ = self.command(&Command::OutOfMemory, &[]);
+        }
+    }
+
+    fn read_events(&mut self) {
+        loop {
+            match self.parts.machine.link.receive() {
+                Ok(Some(event)) => self.on_event(event),
+                Ok(None) => return,
+                Err(super::link::LinkError::Malformed) => {
+                    log::error!("the guest kernel sent a malformed event: the sandbox ends");
+                    let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
+                    return;
+                }
+                Err(_) => {
+                    // Closed: the machine is ending; SIGCHLD tells when it has. Polling a dead socket would spin.
+                    if self.phase != Phase::Ending {
+                        self.enter(Phase::Ending);
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                    return;
+                }
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Ready => {
+                let (spec, handles) = std::mem::take(&mut self.parts.container);
+                let fds: Vec<BorrowedFd<'_>> = handles.iter().map(AsFd::as_fd).collect();
+                let sent = self.parts.machine.link.send(&Command::Create(spec), &fds);
+                match sent {
+                    Ok(()) => self.enter(Phase::Creating),
+                    Err(e) => self.fail_start(&e.to_string()),
+                }
+            }
+            Event::Created => {
+                self.enter(Phase::Created);
+                self.set_status(Status::Created, None, None);
+                self.tell_creator(&Answer::Created);
+            }
+            Event::Started { exec, pid } => {
+                if exec == ExecId::INIT {
+                    self.enter(Phase::Running);
+                    self.set_status(Status::Running, None, None);
+                    self.answer(
+                        |c| c.exec.is_none() && c.awaits == Awaits::Start,
+                        &Response::Started { pid },
+                    );
+                } else {
+                    self.answer(
+                        |c| c.exec == Some(exec) && c.awaits == Awaits::Start,
+                        &Response::Started { pid },
+                    );
+                }
+            }
+            Event::Failed { exec, errno, message } => self.on_failed(exec, errno, message),
+            Event::Exited {
+                exec: ExecId::INIT,
+                status,
+            } => {
+                self.init_status = Some(status);
+                self.enter(Phase::Ending);
+            }
+            Event::Exited { exec, status } if self.hook == Some(exec) => {
+                self.hook = None;
+                let code = exit_code(status);
+                if code == 0 {
+                    self.next_hook_or_start();
+                } else {
+                    self.fail_hook(format!("startContainer hook: exit status {code}"));
+                }
+            }
+            Event::Exited { exec, status } => {
+                let response = Response::Exited {
+                    code: exit_code(status),
+                };
+                for connection in self.connections.iter_mut().filter(|c| c.exec == Some(exec)) {
+                    respond(connection, &response);
+                    connection.closed = true;
+                }
+                self.connections.retain(|c| !c.closed);
+            }
+            Event::Processes(list) => {
+                let list = list.into_iter().map(process_info).collect();
+                self.answer(|c| c.awaits == Awaits::Processes, &Response::Processes { list });
+            }
+            Event::OomKilled { pid } => log::warn!("the guest kernel killed process {pid}: out of memory"),
+        }
+    }
+
+    fn on_failed(&mut self, exec: ExecId, errno: i32, message: Vec<u8>) {
+        let message = String::from_utf8_lossy(&message).into_owned();
+        if matches!(self.phase, Phase::Booting | Phase::Creating) {
+            return self.fail_start(&message);
+        }
+        if self.hook == Some(exec) {
+            return self.fail_hook(format!("startContainer hook: {message}"));
+        }
+        let response = Response::Error { message, errno };
+        if exec == ExecId::INIT {
+            self.answer(|c| c.exec.is_none() && c.awaits == Awaits::Start, &response);
+            // A container whose program could not be started has nothing to live for.
+            self.init_status = Some(if errno == libc::ENOENT { 127 << 8 } else { 126 << 8 });
+            let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
+            self.enter(Phase::Ending);
+        } else {
+            self.answer(|c| c.exec == Some(exec), &response);
+        }
+    }
+
+    fn fail_start(&mut self, why: &str) {
+        self.tell_creator(&Answer::Failed(why.to_owned()));
+        self.init_status = Some(1 << 8);
+        let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
+        self.enter(Phase::Ending);
+    }
+
+    fn fail_hook(&mut self, message: String) {
+        self.answer(
+            |c| c.awaits == Awaits::Start,
+            &Response::Error { message, errno: 0 },
+        );
+        self.init_status = Some(1 << 8);
+        let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
+        self.enter(Phase::Ending);
+    }
+
+    /// Answers every connection that `whose` picks.
+    fn answer(&mut self, whose: impl Fn(&Connection) -> bool, response: &Response) {
+        for connection in self.connections.iter_mut().filter(|c| whose(c)) {
+            respond(connection, response);
+            connection.awaits = Awaits::Nothing;
+        }
+    }
+
+    fn accept(&mut self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let Ok(socket) = rustix::net::accept_with(&self.parts.listener, flags) else {
+            return;
+        };
+        match sys::peer_uid(socket.as_fd()) {
+            Ok(uid) if uid == self.parts.owner || uid == 0 => {}
+            _ => return,
+        }
+        sys::force_send_buffer(&socket, MAX_MESSAGE as i32);
+        self.connections.push(Connection {
+            socket,
+            awaits: Awaits::Nothing,
+            exec: None,
+            kill_on_close: false,
+            closed: false,
+        });
+    }
+
+    fn read_request(&mut self, index: usize) {
+        let mut buffer = vec![0; MAX_MESSAGE];
+        let got = match socket::receive(&self.connections[index].socket, &mut buffer, RecvFlags::DONTWAIT) {
+            Ok(got) if got.len > 0 && !got.truncated => got,
+            Err(Errno::AGAIN) => return,
+            _ => {
+                let connection = &mut self.connections[index];
+                connection.closed = true;
+                if let (true, Some(exec)) = (connection.kill_on_close, connection.exec) {
+                    let command = Command::Signal {
+                        exec,
+                        signo: libc::SIGKILL as u32,
+                        all: false,
+                    };
+                    let _ = self.command(&command, &[]);
+                }
+                return;
+            }
+        };
+        let outcome = match serde_json::from_slice(&buffer[..got.len]) {
+            Ok(request) => self.on_request(index, request, got.fds),
+            Err(e) => Err(format!("request: {e}")),
+        };
+        let connection = &mut self.connections[index];
+        match outcome {
+            Ok(Some(response)) => respond(connection, &response),
+            Ok(None) => {}
+            Err(message) => {
+                connection.awaits = Awaits::Nothing;
+                respond(connection, &Response::Error { message, errno: 0 });
+            }
+        }
+    }
+
+    fn on_request(
+        &mut self,
+        index: usize,
+        r: Request,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Option<Response>, String> {
+        match r {
+            Request::Start => {
+                match self.phase {
+                    Phase::Created if self.hook.is_none() => {}
+                    Phase::Running => return Err("cannot start an already running container".to_owned()),
+                    Phase::Created => return Err("the container is being started".to_owned()),
+                    _ => return Err("cannot start a container that has stopped".to_owned()),
+                }
+                self.connections[index].awaits = Awaits::Start;
+                self.hooks = self.parts.start_hooks.clone().into();
+                self.next_hook_or_start();
+                Ok(None)
+            }
+            Request::Exec {
+                process,
+                kill_on_close,
+            } => {
+                if self.phase != Phase::Running {
+                    return Err("cannot exec in a container that is not running".to_owned());
+                }
+                let mut spec = crate::runtime::process::to_guest(&process).map_err(|e| e.to_string())?;
+                spec.stdio = (0..fds.len() as u64).map(HandleId).collect();
+                let exec = self.exec(spec, &fds)?;
+                let connection = &mut self.connections[index];
+                (connection.exec, connection.awaits) = (Some(exec), Awaits::Start);
+                connection.kill_on_close = kill_on_close;
+                Ok(None)
+            }
+            Request::Signal { signo, all } => {
+                match self.connections[index].exec {
+                    Some(exec) => {
+                        self.command(
+                            &Command::Signal {
+                                exec,
+                                signo,
+                                all: false,
+                            },
+                            &[],
+                        )?;
+                        return Ok(None);
+                    }
+                    None => self.signal_init(signo, all)?,
+                }
+                Ok(Some(Response::Done))
+            }
+            Request::Resize { rows, cols } => {
+                let own = self.connections[index].exec;
+                self.command(
+                    &Command::Resize {
+                        exec: own.unwrap_or(ExecId::INIT),
+                        rows,
+                        cols,
+                    },
+                    &[],
+                )?;
+                Ok(own.is_none().then_some(Response::Done))
+            }
+            Request::Processes => {
+                if self.phase != Phase::Running {
+                    return Err("container not running".to_owned());
+                }
+                self.connections[index].awaits = Awaits::Processes;
+                self.command(&Command::Processes, &[])?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn exec(&mut self, spec: ProcessSpec, fds: &[OwnedFd]) -> Result<ExecId, String> {
+        let exec = ExecId(self.next_exec);
+        self.next_exec += 1;
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        self.command(&Command::Exec(exec, spec), &fds)?;
+        Ok(exec)
+    }
+
+    /// Runs the next `startContainer` hook, or starts the program after the last.
+    fn next_hook_or_start(&mut self) {
+        let outcome = match self.hooks.pop_front() {
+            None => self.command(&Command::Start, &[]),
+            Some(hook) => self.run_hook(&hook),
+        };
+        if let Err(message) = outcome {
+            self.fail_hook(message);
+        }
+    }
+
+    fn run_hook(&mut self, hook: &Hook) -> Result<(), String> {
+        let document = state_document(&self.parts.record, Status::Created).to_string();
+        let (read, write) = rustix::pipe::pipe().map_err(|e| e.to_string())?;
+        // The document is far smaller than a pipe, so this does not block.
+        rustix::io::write(&write, document.as_bytes()).map_err(|e| e.to_string())?;
+        let path = hook.path().to_string_lossy().into_owned().into_bytes();
+        let mut args: Vec<Vec<u8>> = hook
+            .args()
+            .iter()
+            .flatten()
+            .map(|a| a.clone().into_bytes())
+            .collect();
+        match args.first_mut() {
+            Some(first) => *first = path,
+            None => args.push(path),
+        }
+        let spec = ProcessSpec {
+            args,
+            env: hook
+                .env()
+                .iter()
+                .flatten()
+                .map(|e| e.clone().into_bytes())
+                .collect(),
+            cwd: b"/".to_vec(),
+            umask: u32::MAX,
+            stdio: vec![HandleId(0), HandleId::NONE, HandleId::NONE],
+            ..ProcessSpec::default()
+        };
+        self.hook = Some(self.exec(spec, &[read])?);
+        Ok(())
+    }
+}
+
+fn process_info(entry: qlib::control::ProcessEntry) -> ProcessInfo {
+    let words: Vec<String> = entry
+        .cmdline
+        .split(|b| *b == 0)
+        .filter(|w| !w.is_empty())
+        .map(|w| String::from_utf8_lossy(w).into_owned())
+        .collect();
+    ProcessInfo {
+        pid: entry.pid,
+        ppid: entry.ppid,
+        uid: entry.uid,
+        state: char::from(entry.state),
+        start_s: entry.start_s,
+        cpu_ms: entry.cpu_ms,
+        command: words.join(" "),
+    }
+}
+
+fn respond(connection: &Connection, response: &Response) {
+    let bytes = serde_json::to_vec(response).unwrap_or_default();
+    let _ = socket::send(
+        &connection.socket,
+        &[IoSlice::new(&bytes)],
+        &[],
+        SendFlags::DONTWAIT,
+    );
+}
