@@ -8,9 +8,6 @@ use rustix::process::{Resource, Rlimit, Signal};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use std::os::fd::RawFd;
 
-/// Installs the jail's filter, given the kernel's text. Called by the machine as its last step before the jump.
-pub type InstallFilter = fn(Range) -> Result<(), seccomp::Error>;
-
 /// Capabilities the host side keeps to serve file requests of the guest on the container's own mounts.
 const BROKER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)

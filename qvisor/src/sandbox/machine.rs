@@ -8,7 +8,7 @@ use crate::host::channel;
 use crate::sys;
 use crate::vm::process::{self, BootParams, Launch};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use std::path::PathBuf;
@@ -135,9 +135,8 @@ pub fn start_process(kernel: OwnedFd, boot: BootParams) -> Result<Machine, Error
 
 /// The death signal was asked for after the fork: had the host side died in between, its end of the channel is closed.
 fn host_side_gone(control: i32) -> bool {
-    // SAFETY: the descriptor is one of those that survived; it stays open for the rest of this process.
-    let fd = unsafe { BorrowedFd::borrow_raw(control) };
-    let mut poll = [PollFd::new(&fd, PollFlags::empty())];
+    let Ok(fd) = sys::borrow(control) else { return true };
+    let mut poll = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
     let now = rustix::event::Timespec {
         tv_sec: 0,
         tv_nsec: 0,
@@ -147,8 +146,8 @@ fn host_side_gone(control: i32) -> bool {
 
 /// Says why the jail cannot be entered, and ends.
 fn complain(log: i32, why: &str) -> ! {
-    // SAFETY: the log descriptor is open: it was made before the fork and is among those that survive.
-    let fd = unsafe { BorrowedFd::borrow_raw(log) };
-    let _ = rustix::io::write(fd.as_fd(), format!("{why}\n").as_bytes());
+    if let Ok(fd) = sys::borrow(log) {
+        let _ = rustix::io::write(fd, format!("ERROR {why}\n").as_bytes());
+    }
     sys::exit_now(1)
 }
