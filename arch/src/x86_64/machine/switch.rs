@@ -5,6 +5,7 @@ use core::arch::global_asm;
 global_asm!(
     ".text",
     ".balign 16",
+    ".globl quark_switch_stacks",
     "quark_switch_stacks:",
     "push rbp",
     "push rbx",

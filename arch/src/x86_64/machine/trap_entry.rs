@@ -39,6 +39,7 @@ global_asm!(
     ".endm",
     // System call: rcx = return address, r11 = flags.
     ".balign 64",
+    ".globl quark_syscall_entry",
     "quark_syscall_entry:",
     "swapgs",
     "mov gs:[8], rsp",
@@ -56,6 +57,7 @@ global_asm!(
     "mov rdi, rsp",
     "call {syscall}",
     // rsp = UserContext.
+    ".globl quark_return_to_user",
     "quark_return_to_user:",
     "mov rax, [rsp + 144]",
     "wrfsbase rax",
@@ -110,15 +112,18 @@ global_asm!(
     "mov rax, [rsi + 104]",
     "mov rcx, [rsi + 112]",
     "mov rsi, [rsi + 72]",
+    ".globl quark_iret",
     "quark_iret:",
     "iretq",
     // 32-bit system calls (SYSCALL in compatibility mode): no such app is ever started; refuse.
     ".balign 16",
+    ".globl quark_syscall32_entry",
     "quark_syscall32_entry:",
     "mov eax, -38",
     "sysret",
     // Exceptions and interrupts. The stubs are 16 bytes apart.
     ".balign 16",
+    ".globl quark_trap_stubs",
     "quark_trap_stubs:",
     ".set v, 0",
     ".rept 48",
@@ -133,6 +138,7 @@ global_asm!(
     ".endr",
     ".balign 64",
     // Stack: vector, error, rip, cs, rflags, rsp, ss.
+    ".globl quark_trap_common",
     "quark_trap_common:",
     "cld",
     "test byte ptr [rsp + 24], 3",

@@ -9,6 +9,7 @@ global_asm!(
     ".text",
     ".balign 16",
     // rdi = destination, rsi = source, rdx = bytes; returns bytes not copied.
+    ".globl quark_user_copy",
     "quark_user_copy:",
     "mov rcx, rdx",
     "shr rcx, 3",
@@ -27,6 +28,7 @@ global_asm!(
     "ret",
     // rdi = destination, rsi = bytes; returns bytes not zeroed.
     ".balign 16",
+    ".globl quark_user_zero",
     "quark_user_zero:",
     "xor eax, eax",
     "mov rcx, rsi",
@@ -43,6 +45,7 @@ global_asm!(
     "ret",
     // rdi = address, rsi = where the value goes; returns 0 or 1.
     ".balign 16",
+    ".globl quark_user_load32",
     "quark_user_load32:",
     "30: mov eax, [rdi]",
     "mov [rsi], eax",
@@ -52,6 +55,7 @@ global_asm!(
     "ret",
     // rdi = address, esi = old, edx = new, rcx = where the value found goes; returns 0 or 1.
     ".balign 16",
+    ".globl quark_user_cmpxchg32",
     "quark_user_cmpxchg32:",
     "mov eax, esi",
     "40: lock cmpxchg [rdi], edx",
@@ -60,6 +64,7 @@ global_asm!(
     "ret",
     // rdi = XSAVE or FXSAVE image, rsi = features (0 = FXRSTOR); returns 0 or 1.
     ".balign 16",
+    ".globl quark_fp_restore",
     "quark_fp_restore:",
     "test rsi, rsi",
     "jz 51f",
@@ -74,6 +79,7 @@ global_asm!(
     "ret",
     ".pushsection .rodata.quark_fixups, \"a\"",
     ".balign 4",
+    ".globl quark_fixups",
     "quark_fixups:",
     ".long 10b - quark_fixups, 12b - quark_fixups",
     ".long 11b - quark_fixups, 14b - quark_fixups",
@@ -85,6 +91,7 @@ global_asm!(
     ".long 40b - quark_fixups, 31b - quark_fixups",
     ".long 50b - quark_fixups, 31b - quark_fixups",
     ".long 51b - quark_fixups, 31b - quark_fixups",
+    ".globl quark_fixups_end",
     "quark_fixups_end:",
     ".popsection",
 );
