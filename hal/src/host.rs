@@ -274,6 +274,15 @@ pub struct PollItem {
     pub revents: u16,
 }
 
+/// What [`epoll_wait`] tells of one object.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostEvent {
+    /// EPOLL* found.
+    pub events: u32,
+    /// What [`epoll_ctl`] was given for the object.
+    pub data: u64,
+}
+
 /// What [`recv_msg`] brought besides the bytes.
 #[derive(Debug, Default)]
 pub struct Received {
@@ -381,6 +390,10 @@ doors! {
     ready(items: &mut [PollItem]) -> Result<usize, Errno>;
     /// Parks until an item is ready, the thread is unparked (returns 0), or the deadline (returns 0).
     wait_ready(items: &mut [PollItem], deadline_ns: Option<u64>) -> Result<usize, Errno>;
+    /// Adds, changes or removes an object of an epoll instance (EPOLL_CTL_*, EPOLL* events).
+    epoll_ctl(epoll: Handle, op: u32, h: Handle, events: u32, data: u64) -> Result<(), Errno>;
+    /// Parks as [`wait_ready`] until the epoll instance has events, and takes them; the deadline 0 only looks.
+    epoll_wait(epoll: Handle, out: &mut [HostEvent], deadline_ns: Option<u64>) -> Result<usize, Errno>;
     /// Device control; `arg` goes in and comes back.
     ioctl(h: Handle, request: u32, arg: &mut [u8]) -> Result<u64, Errno>;
     /// Binds a socket.
@@ -423,6 +436,14 @@ pub fn open(dir: Handle, name: &[u8], flags: u32, mode: u32, owner: Owner) -> Re
 /// As `memfd_create(2)`.
 pub fn mem_file(name: &[u8]) -> Result<HostFile, Errno> {
     machine!(HostService::mem_file(name)).map(HostFile)
+}
+
+/// Makes an epoll instance of the host, for machines where host objects can be watched that way.
+///
+/// # Errors
+/// ENOSYS where they cannot: [`wait_ready`] does it there.
+pub fn epoll_create() -> Result<HostFile, Errno> {
+    machine!(HostService::epoll_create()).map(HostFile)
 }
 
 /// Opens a non-blocking socket.

@@ -1,6 +1,6 @@
 //! Host services.
 
-use crate::host::{Dest, Handle, MessageIn, Owner, PollItem, Received, Src};
+use crate::host::{Dest, Handle, HostEvent, MessageIn, Owner, PollItem, Received, Src};
 use alloc::vec::Vec;
 use qlib::Errno;
 use qlib::qcall::{HostStat, HostStatFs};
@@ -37,6 +37,17 @@ pub trait HostService {
     fn mem_file(name: &[u8]) -> Result<Handle, Errno>;
     fn ready(items: &mut [PollItem]) -> Result<usize, Errno>;
     fn wait_ready(items: &mut [PollItem], deadline_ns: Option<u64>) -> Result<usize, Errno>;
+    fn epoll_create() -> Result<Handle, Errno> {
+        Err(Errno::ENOSYS)
+    }
+    fn epoll_ctl(epoll: Handle, op: u32, h: Handle, events: u32, data: u64) -> Result<(), Errno> {
+        let _ = (epoll, op, h, events, data);
+        Err(Errno::ENOSYS)
+    }
+    fn epoll_wait(epoll: Handle, out: &mut [HostEvent], deadline_ns: Option<u64>) -> Result<usize, Errno> {
+        let _ = (epoll, out, deadline_ns);
+        Err(Errno::ENOSYS)
+    }
     fn ioctl(h: Handle, request: u32, arg: &mut [u8]) -> Result<u64, Errno>;
     fn socket(domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno>;
     fn bind(h: Handle, addr: &[u8]) -> Result<(), Errno>;

@@ -1,9 +1,10 @@
 //! Open files: the file description behind descriptors, and what its kinds implement.
 
+use crate::fs::epoll::Item;
 use crate::fs::inode::Stat;
 use crate::sched::wait::{Events, WaitQueue};
 use crate::syscall::Ctx;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -146,6 +147,18 @@ pub struct File {
     pub pos: crate::sched::wait::SleepLock<u64>,
     /// `fcntl(F_SETOWN)`: pid, negative process group, or 0; and F_SETSIG.
     pub owner: SpinLock<(i32, u32)>,
+    /// Epoll items that watch the file; they end with it.
+    watchers: SpinLock<Vec<Weak<Item>>>,
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        for item in core::mem::take(self.watchers.get_mut()) {
+            if let Some(item) = item.upgrade() {
+                item.file_closed(self);
+            }
+        }
+    }
 }
 
 impl File {
@@ -157,7 +170,20 @@ impl File {
             flags: AtomicU32::new(flags),
             pos: crate::sched::wait::SleepLock::new(0),
             owner: SpinLock::new((0, 0)),
+            watchers: SpinLock::default(),
         })
+    }
+    /// Ties an epoll item's life to the file's.
+    pub(super) fn add_watcher(&self, item: &Arc<Item>) {
+        let mut w = self.watchers.lock();
+        if w.len() == w.capacity() {
+            w.retain(|i| i.strong_count() > 0);
+        }
+        w.push(Arc::downgrade(item));
+    }
+    /// The epoll items that watch the file.
+    pub(super) fn watchers(&self) -> Vec<Arc<Item>> {
+        self.watchers.lock().iter().filter_map(Weak::upgrade).collect()
     }
     /// The kind's operations.
     pub fn ops(&self) -> &dyn FileOps {

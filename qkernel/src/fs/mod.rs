@@ -3,6 +3,8 @@
 pub mod anon;
 pub mod dev;
 pub mod devpts;
+pub mod epoll;
+pub mod epoll_host;
 pub mod eventfd;
 pub mod fdtable;
 pub mod file;

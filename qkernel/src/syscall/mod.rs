@@ -4,6 +4,7 @@
 
 pub mod memory;
 
+pub mod epoll;
 pub mod eventfd;
 pub mod futex;
 pub mod pipe;

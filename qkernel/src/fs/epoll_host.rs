@@ -1,0 +1,247 @@
+//! The host objects an epoll instance watches.
+
+use crate::fs::epoll::{Item, Want};
+use crate::fs::file::File;
+use crate::fs::poll::host_ready;
+use crate::sched::wait::Events;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use hal::host::{self, Handle, HostEvent, HostFile, PollItem};
+use hal::sync::{Once, SpinLock};
+use hal::uapi::general::{EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD};
+use hashbrown::HashMap;
+use qlib::Errno;
+
+/// Events taken from the host at once.
+const BATCH: usize = 64;
+
+/// Edges are emulated: uses of host objects must be told with [`used`].
+static EMULATED: AtomicBool = AtomicBool::new(false);
+
+/// The app read or wrote a host object: what epoll told of it before may be told again.
+pub fn used(file: &File, events: Events) {
+    if EMULATED.load(Ordering::Relaxed) {
+        for item in file.watchers() {
+            item.rearm(events);
+        }
+    }
+}
+
+struct Watched {
+    item: Arc<Item>,
+    handle: Handle,
+    /// The object is another instance's host side: its own poll must be asked.
+    judge: bool,
+}
+
+/// The host's part of an epoll instance.
+#[derive(Default)]
+pub(super) struct HostSide {
+    /// The host's epoll instance; `None` inside where the machine has none.
+    native: Once<Option<HostFile>>,
+    watched: SpinLock<HashMap<u64, Watched>>,
+    count: AtomicUsize,
+    next: AtomicU64,
+}
+
+/// What the host is asked for an item.
+fn host_events(want: Want, judge: bool) -> u32 {
+    if judge {
+        (Events::IN | want.events & Events::ET).bits()
+    } else {
+        (want.events - Events::WAKEUP).bits()
+    }
+}
+
+impl HostSide {
+    /// Whether it watches nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// The host's epoll instance, once there is one.
+    pub(super) fn handle(&self) -> Option<Handle> {
+        self.native.get()?.as_ref().map(HostFile::handle)
+    }
+
+    fn native(&self) -> Option<Handle> {
+        if self.native.get().is_none() {
+            // Made outside of the cell's lock; the loser of a race closes its own.
+            let made = host::epoll_create().ok();
+            EMULATED.fetch_or(made.is_none(), Ordering::Relaxed);
+            self.native.call_once(|| made);
+        }
+        self.handle()
+    }
+
+    /// Watches `h` for the item.
+    ///
+    /// # Errors
+    /// As `epoll_ctl(2)`.
+    pub(super) fn add(&self, item: &Arc<Item>, h: Handle, judge: bool) -> Result<(), Errno> {
+        let native = self.native();
+        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        item.host_id.store(id, Ordering::Release);
+        let watched = Watched {
+            item: item.clone(),
+            handle: h,
+            judge,
+        };
+        self.watched.lock().insert(id, watched);
+        self.count.fetch_add(1, Ordering::Release);
+        if let Some(ep) = native
+            && let Err(e) = host::epoll_ctl(ep, EPOLL_CTL_ADD, h, host_events(item.want(), judge), id)
+        {
+            self.forget(item);
+            return Err(e);
+        }
+        Ok(())
+    }
+
+    /// Tells the host of changed events.
+    ///
+    /// # Errors
+    /// As `epoll_ctl(2)`.
+    pub(super) fn modify(&self, item: &Item, h: Handle) -> Result<(), Errno> {
+        let id = item.host_id.load(Ordering::Acquire);
+        let judge = self.watched.lock().get(&id).map(|w| w.judge);
+        match (self.handle(), judge) {
+            (Some(ep), Some(judge)) => {
+                host::epoll_ctl(ep, EPOLL_CTL_MOD, h, host_events(item.want(), judge), id)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn forget(&self, item: &Item) -> bool {
+        let id = item.host_id.swap(0, Ordering::AcqRel);
+        let gone = self.watched.lock().remove(&id);
+        if gone.is_some() {
+            self.count.fetch_sub(1, Ordering::Release);
+        }
+        gone.is_some()
+    }
+
+    /// Stops watching.
+    pub(super) fn remove(&self, item: &Item, h: Handle) {
+        if self.forget(item)
+            && let Some(ep) = self.handle()
+        {
+            // It may be gone from the host already, with the object.
+            let _ = host::epoll_ctl(ep, EPOLL_CTL_DEL, h, 0, 0);
+        }
+    }
+
+    /// Whether an event could be taken now.
+    pub(super) fn has_events(&self) -> bool {
+        match self.handle() {
+            _ if self.is_empty() => false,
+            Some(ep) => host_ready(ep).contains(Events::IN),
+            None => {
+                let mut items = self.poll_items();
+                self.poll_now(&mut items, Some(0)) > 0
+            }
+        }
+    }
+
+    /// Takes events until `out` holds `max`, waiting for the first until the deadline (0 = look only). Returns early with
+    /// nothing when the thread is unparked.
+    pub(super) fn collect(&self, max: usize, out: &mut Vec<(Events, u64)>, deadline_ns: Option<u64>) {
+        if self.is_empty() {
+            return;
+        }
+        let Some(ep) = self.handle() else {
+            self.collect_each(max, out, deadline_ns);
+            return;
+        };
+        let mut deadline_ns = deadline_ns;
+        while out.len() < max {
+            let mut events = [HostEvent::default(); BATCH];
+            let room = BATCH.min(max - out.len());
+            let Ok(n) = host::epoll_wait(ep, &mut events[..room], deadline_ns) else {
+                return;
+            };
+            for e in &events[..n] {
+                let found = self
+                    .watched
+                    .lock()
+                    .get(&e.data)
+                    .map(|w| (w.item.clone(), w.judge));
+                if let Some((item, judge)) = found {
+                    self.take(&item, judge, Events::from_bits_truncate(e.events), out);
+                }
+            }
+            if n < room {
+                return;
+            }
+            deadline_ns = Some(0);
+        }
+    }
+
+    fn take(&self, item: &Item, judge: bool, found: Events, out: &mut Vec<(Events, u64)>) {
+        let want = item.want();
+        let found = if judge {
+            match item.file() {
+                Some(f) => f.ops().poll(&f),
+                None => Events::empty(),
+            }
+        } else {
+            found
+        };
+        let found = Item::match_events(want, found);
+        if !found.is_empty() {
+            out.push((found, want.data));
+            item.reported(want);
+        }
+    }
+
+    // Where the machine has no epoll: every object is asked each time.
+
+    fn poll_items(&self) -> Vec<(PollItem, Arc<Item>)> {
+        let watched = self.watched.lock();
+        let item = |w: &Watched| {
+            let events = w.item.wanted_from_host();
+            let poll = PollItem {
+                handle: w.handle,
+                events,
+                revents: 0,
+            };
+            (events != 0).then(|| (poll, w.item.clone()))
+        };
+        watched.values().filter_map(item).collect()
+    }
+
+    fn poll_now(&self, items: &mut [(PollItem, Arc<Item>)], deadline_ns: Option<u64>) -> usize {
+        let mut plain: Vec<PollItem> = items.iter().map(|(p, _)| *p).collect();
+        let n = match deadline_ns {
+            Some(0) => host::ready(&mut plain),
+            d => host::wait_ready(&mut plain, d),
+        };
+        for ((p, _), q) in items.iter_mut().zip(plain) {
+            p.revents = q.revents;
+        }
+        n.unwrap_or(0)
+    }
+
+    fn collect_each(&self, max: usize, out: &mut Vec<(Events, u64)>, deadline_ns: Option<u64>) {
+        let mut items = self.poll_items();
+        if items.is_empty() {
+            if deadline_ns != Some(0) {
+                hal::thread::park(deadline_ns);
+            }
+            return;
+        }
+        if self.poll_now(&mut items, deadline_ns) == 0 {
+            return;
+        }
+        for (p, item) in &items {
+            if p.revents == 0 || out.len() >= max {
+                continue;
+            }
+            let found = Events::from_bits_truncate(u32::from(p.revents));
+            item.saw_edge(found);
+            self.take(item, false, found, out);
+        }
+    }
+}
