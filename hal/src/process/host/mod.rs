@@ -2,6 +2,7 @@
 
 mod broker;
 mod control;
+mod epoll;
 mod files;
 mod io;
 mod meta;
@@ -11,7 +12,7 @@ mod sockets;
 
 use super::Process;
 use crate::contract::HostService;
-use crate::host::{Dest, Handle, MessageIn, Owner, PollItem, Received, Src};
+use crate::host::{Dest, Handle, HostEvent, MessageIn, Owner, PollItem, Received, Src};
 use alloc::vec::Vec;
 use qlib::Errno;
 use qlib::qcall::{HostStat, HostStatFs};
@@ -100,6 +101,15 @@ impl HostService for Process {
     }
     fn wait_ready(items: &mut [PollItem], deadline_ns: Option<u64>) -> Result<usize, Errno> {
         ready::wait(items, deadline_ns)
+    }
+    fn epoll_create() -> Result<Handle, Errno> {
+        epoll::create()
+    }
+    fn epoll_ctl(epoll: Handle, op: u32, h: Handle, events: u32, data: u64) -> Result<(), Errno> {
+        epoll::ctl(epoll, op, h, events, data)
+    }
+    fn epoll_wait(epoll: Handle, out: &mut [HostEvent], deadline_ns: Option<u64>) -> Result<usize, Errno> {
+        epoll::wait(epoll, out, deadline_ns)
     }
     fn ioctl(h: Handle, request: u32, arg: &mut [u8]) -> Result<u64, Errno> {
         io::ioctl(h, request, arg)
