@@ -62,7 +62,7 @@ for t in tmp root; do mount -t tmpfs tmpfs /disk0/$t; done
 mount -t proc proc /disk0/proc; mount -t sysfs sysfs /disk0/sys
 cp -r /tools /disk0/dev/tools
 for id in "$@"; do
-  timeout -s KILL 240 chroot /disk0 /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C /usr/bin/sh /dev/tools/$id >/tmp/out 2>/dev/null </dev/null
+  timeout -s KILL 240 chroot /disk0 /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C /bin/sh /dev/tools/$id >/tmp/out 2>/dev/null </dev/null
   echo "@RESULT $id-linux $? $(base64 /tmp/out | tr -d '\n'). ."
   rm -rf /disk0/tmp/* /disk0/root/*
 done
