@@ -152,5 +152,8 @@ impl FdTable {
 
 /// Tells the file that a descriptor of it was closed, then drops it. Never call with a lock held.
 pub fn close(file: Arc<File>) {
+    if let Some(task) = crate::task::current() {
+        crate::fs::locks::descriptor_closed(&file, Arc::as_ptr(&task.files()) as usize);
+    }
     file.ops().descriptor_closed(&file);
 }

@@ -84,7 +84,7 @@ pub trait FileOps: Any + Send + Sync {
     fn stat(&self, file: &File) -> Result<Stat, Errno> {
         match file.path() {
             Some(p) => p.inode().stat(),
-            None => Err(Errno::EBADF),
+            None => self.inode().ok_or(Errno::EBADF)?.stat(),
         }
     }
     /// Readiness now.
@@ -119,6 +119,22 @@ pub trait FileOps: Any + Send + Sync {
     fn sync(&self, file: &File, data_only: bool) -> Result<(), Errno> {
         Err(Errno::EINVAL)
     }
+    /// The inode of a file that has no path (memfd, O_TMPFILE).
+    fn inode(&self) -> Option<crate::fs::inode::InodeRef> {
+        None
+    }
+    /// Whether positions and sizes are those of a regular file, so that RLIMIT_FSIZE and record locks apply.
+    fn is_regular(&self) -> bool {
+        false
+    }
+    /// The memfd seals (F_SEAL_*), where the file has them.
+    fn seals(&self) -> Option<u32> {
+        None
+    }
+    /// Adds memfd seals.
+    fn add_seals(&self, seals: u32) -> Result<(), Errno> {
+        Err(Errno::EINVAL)
+    }
     /// The host handle of the data, where there is one (sendfile, copy_file_range, fadvise).
     fn host_handle(&self) -> Option<Handle> {
         None
@@ -136,6 +152,9 @@ pub trait FileOps: Any + Send + Sync {
         Vec::new()
     }
 }
+
+/// Value of [`File::pos`] after an append: the end of the file, asked for only when someone wants to know.
+pub const POS_END: u64 = u64::MAX;
 
 /// An open file description, shared by duplicated descriptors.
 pub struct File {
@@ -201,6 +220,13 @@ impl File {
     pub fn path(&self) -> Option<&crate::fs::path::Path> {
         self.path.as_ref()
     }
+    /// The inode: of the path, or the kind's own.
+    pub fn inode(&self) -> Option<crate::fs::inode::InodeRef> {
+        match &self.path {
+            Some(p) => Some(p.inode().clone()),
+            None => self.ops.inode(),
+        }
+    }
     /// O_* flags.
     pub fn flags(&self) -> u32 {
         self.flags.load(Ordering::Relaxed)
@@ -246,11 +272,31 @@ impl File {
         }
         Ok(done)
     }
+    /// The current position; resolves the end-of-file mark that appends leave.
+    ///
+    /// # Errors
+    /// The file's.
+    pub fn position(&self, pos: u64) -> Result<u64, Errno> {
+        if pos == POS_END {
+            self.ops.stat(self).map(|s| s.size)
+        } else {
+            Ok(pos)
+        }
+    }
     /// What `/proc/PID/fd/N` shows.
     pub fn describe(&self) -> Vec<u8> {
         match &self.path {
             Some(p) => p.absolute(),
             None => self.ops.describe(),
+        }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if !self.is_path_only() {
+            crate::fs::locks::file_closed(self);
+            crate::fs::notify::file_closed(self);
         }
     }
 }

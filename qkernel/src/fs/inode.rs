@@ -73,6 +73,37 @@ pub struct SetAttr {
     pub mtime: Option<(i64, i64)>,
 }
 
+/// Identity of an inode: device and number. Names it for file locks, inotify, FIFOs, sockets and shared mappings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InodeId {
+    /// Device of the file system.
+    pub dev: u64,
+    /// Number in it.
+    pub ino: u64,
+}
+
+/// What permission checks look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attr {
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+impl Attr {
+    /// From a full status.
+    pub fn of(s: &Stat) -> Self {
+        Self {
+            mode: s.mode,
+            uid: s.uid,
+            gid: s.gid,
+        }
+    }
+}
+
 /// An object of a file system. Names are single components; the VFS checks permissions, mounts and types before it calls.
 /// The defaults refuse as Linux does for a file system without the operation.
 #[allow(unused_variables)]
@@ -83,6 +114,17 @@ pub trait Inode: Any + Send + Sync {
     fn file_type(&self) -> FileType;
     /// Status.
     fn stat(&self) -> Result<Stat, Errno>;
+    /// Identity, for as long as the object exists.
+    fn id(&self) -> InodeId {
+        self.stat().map_or(InodeId::default(), |s| InodeId {
+            dev: s.dev,
+            ino: s.ino,
+        })
+    }
+    /// Mode and owner, which may be cached.
+    fn attr(&self) -> Result<Attr, Errno> {
+        self.stat().map(|s| Attr::of(&s))
+    }
     /// Opens for IO. `flags` are O_*; the VFS made the file description.
     fn open(&self, flags: u32, creds: &Creds) -> Result<Arc<dyn FileOps>, Errno> {
         Err(Errno::ENXIO)
@@ -91,10 +133,28 @@ pub trait Inode: Any + Send + Sync {
     fn lookup(&self, name: &[u8]) -> Result<InodeRef, Errno> {
         Err(Errno::ENOTDIR)
     }
+    /// As [`Inode::lookup`]; gives the entry's status too where the lookup learned it anyway.
+    fn lookup_stat(&self, name: &[u8]) -> Result<(InodeRef, Option<Stat>), Errno> {
+        self.lookup(name).map(|i| (i, None))
+    }
+    /// Whether a fresh [`Inode::lookup`] result, `found`, is the same object as this one, found earlier under that name.
+    fn same_object(&self, found: &dyn Inode) -> bool {
+        self.file_type() == found.file_type() && self.id() == found.id()
+    }
+    /// Takes over attributes that a fresh lookup of the same object found.
+    fn refresh(&self, stat: &Stat) {}
     /// Whether [`Inode::lookup`] results may be cached until changed through this kernel.
     fn cacheable(&self) -> bool {
         true
     }
+    /// Whether found entries are worth keeping while nobody uses them.
+    fn keep_entries(&self) -> bool {
+        false
+    }
+    /// The object got a new name.
+    fn moved(&self, new_dir: &InodeRef, new_name: &[u8]) {}
+    /// The name the object was found by is gone.
+    fn unlinked(&self) {}
     /// Makes a regular file and opens it; EEXIST when the name is there.
     fn create(
         &self,
@@ -104,6 +164,10 @@ pub trait Inode: Any + Send + Sync {
         creds: &Creds,
     ) -> Result<(InodeRef, Arc<dyn FileOps>), Errno> {
         Err(Errno::EACCES)
+    }
+    /// Makes an unnamed file and opens it (O_TMPFILE).
+    fn tmpfile(&self, mode: u32, flags: u32, creds: &Creds) -> Result<(InodeRef, Arc<dyn FileOps>), Errno> {
+        Err(Errno::EOPNOTSUPP)
     }
     /// Makes a directory.
     fn mkdir(&self, name: &[u8], mode: u32, creds: &Creds) -> Result<InodeRef, Errno> {

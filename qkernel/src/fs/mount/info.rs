@@ -1,0 +1,104 @@
+//! What `/proc/self/mounts` and `mountinfo` tell.
+
+use super::{Mount, TABLE};
+use crate::fs::path::Path;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use hal::uapi::general::{
+    MS_NOATIME, MS_NODEV, MS_NODIRATIME, MS_NOEXEC, MS_NOSUID, MS_NOSYMFOLLOW, MS_RDONLY, MS_RELATIME,
+};
+
+/// One mount as a process with some root sees it.
+#[derive(Clone, Debug)]
+pub struct MountInfo {
+    /// Identity.
+    pub id: u32,
+    /// Identity of the mount it is mounted on; its own for the root.
+    pub parent: u32,
+    /// Device of the file system.
+    pub dev: u64,
+    /// Which part of the file system is mounted.
+    pub root: Vec<u8>,
+    /// Where.
+    pub point: Vec<u8>,
+    /// MS_* flags.
+    pub flags: u64,
+    /// Type.
+    pub fstype: Vec<u8>,
+    /// Source.
+    pub source: Vec<u8>,
+    /// Options besides the flags.
+    pub options: Vec<u8>,
+}
+
+/// The flags as mount options: `rw,nosuid,…`.
+pub fn flags_text(flags: u64) -> Vec<u8> {
+    let mut out = if flags & u64::from(MS_RDONLY) != 0 {
+        b"ro".to_vec()
+    } else {
+        b"rw".to_vec()
+    };
+    for (bit, name) in [
+        (MS_NOSUID, ",nosuid"),
+        (MS_NODEV, ",nodev"),
+        (MS_NOEXEC, ",noexec"),
+        (MS_NOATIME, ",noatime"),
+        (MS_NODIRATIME, ",nodiratime"),
+        (MS_RELATIME, ",relatime"),
+        (MS_NOSYMFOLLOW, ",nosymfollow"),
+    ] {
+        if flags & u64::from(bit) != 0 {
+            out.extend_from_slice(name.as_bytes());
+        }
+    }
+    out
+}
+
+/// Mounts that can be reached from `root`, in mounting order. Calls the file systems: no lock may be held.
+pub fn list(root: &Path) -> Vec<MountInfo> {
+    let all: Vec<Arc<Mount>> = TABLE.lock().order.clone();
+    let mut out = Vec::new();
+    for m in all {
+        let at = m.at.lock().clone();
+        let (point, below) = m.root_path().relative_to(root);
+        if !below {
+            continue;
+        }
+        let fs_root = Path {
+            mount: m.clone(),
+            dentry: m.root.clone(),
+        };
+        out.push(MountInfo {
+            id: m.id,
+            parent: at.map_or(m.id, |p| p.mount.id),
+            dev: m.root.inode().id().dev,
+            root: dentry_path(&fs_root),
+            point,
+            flags: m.flags.load(Ordering::Relaxed),
+            fstype: m.fstype.clone(),
+            source: m.source.clone(),
+            options: m.options.clone(),
+        });
+    }
+    out
+}
+
+/// The path of a dentry in its own file system.
+fn dentry_path(p: &Path) -> Vec<u8> {
+    let mut parts = Vec::new();
+    let mut d = p.dentry.clone();
+    while let Some(up) = d.parent() {
+        parts.push(d.name());
+        d = up;
+    }
+    let mut out = Vec::new();
+    for name in parts.iter().rev() {
+        out.push(b'/');
+        out.extend_from_slice(name);
+    }
+    if out.is_empty() {
+        out.push(b'/');
+    }
+    out
+}
