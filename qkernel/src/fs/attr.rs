@@ -130,7 +130,10 @@ pub fn set_times(o: &Object, times: Option<[(i64, i64); 2]>, creds: &Creds) -> R
     let now = (0, i64::from(UTIME_NOW));
     let times = times.unwrap_or([now, now]);
     let special = |t: (i64, i64)| t.1 == i64::from(UTIME_NOW) || t.1 == i64::from(UTIME_OMIT);
-    if times.iter().any(|t| !special(*t) && !(0..1_000_000_000).contains(&t.1)) {
+    if times
+        .iter()
+        .any(|t| !special(*t) && !(0..1_000_000_000).contains(&t.1))
+    {
         return Err(Errno::EINVAL);
     }
     let omit = |t: (i64, i64)| t.1 == i64::from(UTIME_OMIT);

@@ -59,7 +59,11 @@ fn keep(d: &Arc<Dentry>) {
     let evicted = {
         let mut kept = KEPT[class].lock();
         kept.push(d.clone());
-        if kept.by_age.len() > max { kept.evict() } else { None }
+        if kept.by_age.len() > max {
+            kept.evict()
+        } else {
+            None
+        }
     };
     drop(evicted);
 }
@@ -175,11 +179,17 @@ pub fn moved(old_dir: &Arc<Dentry>, d: &Arc<Dentry>, new_dir: &Arc<Dentry>, new_
     let old_name = d.name();
     {
         let mut children = old_dir.children.lock();
-        if children.get(&old_name).is_some_and(|w| w.as_ptr() == Arc::as_ptr(d)) {
+        if children
+            .get(&old_name)
+            .is_some_and(|w| w.as_ptr() == Arc::as_ptr(d))
+        {
             children.remove(&old_name);
         }
     }
     d.relink(new_dir, new_name);
-    new_dir.children.lock().insert(new_name.to_vec(), Arc::downgrade(d));
+    new_dir
+        .children
+        .lock()
+        .insert(new_name.to_vec(), Arc::downgrade(d));
     d.inode().moved(new_dir.inode(), new_name);
 }

@@ -172,6 +172,10 @@ pub struct File {
 
 impl Drop for File {
     fn drop(&mut self) {
+        if !self.is_path_only() {
+            crate::fs::locks::file_closed(self);
+            crate::fs::notify::file_closed(self);
+        }
         for item in core::mem::take(self.watchers.get_mut()) {
             if let Some(item) = item.upgrade() {
                 item.file_closed(self);
@@ -288,15 +292,6 @@ impl File {
         match &self.path {
             Some(p) => p.absolute(),
             None => self.ops.describe(),
-        }
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        if !self.is_path_only() {
-            crate::fs::locks::file_closed(self);
-            crate::fs::notify::file_closed(self);
         }
     }
 }

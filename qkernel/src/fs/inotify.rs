@@ -228,7 +228,11 @@ impl FileOps for Inotify {
         let mut out = alloc::string::String::new();
         for (wd, id) in &s.watches {
             use core::fmt::Write;
-            let _ = writeln!(out, "inotify wd:{wd} ino:{:x} sdev:{:x} mask:0 ignored_mask:0", id.ino, id.dev);
+            let _ = writeln!(
+                out,
+                "inotify wd:{wd} ino:{:x} sdev:{:x} mask:0 ignored_mask:0",
+                id.ino, id.dev
+            );
         }
         out.into_bytes()
     }

@@ -10,7 +10,6 @@ pub mod epoll_host;
 pub mod eventfd;
 pub mod fdtable;
 pub mod file;
-pub mod hooks;
 pub mod hostfs;
 pub mod hostio;
 pub mod inode;
@@ -27,6 +26,7 @@ pub mod pipe_buffer;
 pub mod pipe_fifo;
 pub mod poll;
 pub mod pseudo;
+pub mod special;
 pub mod tmpfs;
 pub mod tty;
 pub mod walk;
@@ -46,27 +46,7 @@ pub mod mount_flags {
     pub const NOEXEC: u64 = 8;
 }
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
-/// A device number as `stat.st_dev` and `st_rdev` hold it. Source: Linux `new_encode_dev`, glibc `makedev`.
-pub const fn make_dev(major: u32, minor: u32) -> u64 {
-    let (major, minor) = (major as u64, minor as u64);
-    (major & 0xfff) << 8 | (major & !0xfff) << 32 | minor & 0xff | (minor & !0xff) << 12
-}
-
-/// Major part of a device number.
-pub const fn major(dev: u64) -> u32 {
-    ((dev >> 8 & 0xfff) | (dev >> 32 & !0xfff)) as u32
-}
-
-/// Minor part of a device number.
-pub const fn minor(dev: u64) -> u32 {
-    ((dev & 0xff) | (dev >> 12 & !0xff)) as u32
-}
-
-static NEXT_DEV: AtomicU32 = AtomicU32::new(0);
-
-/// A device number for a file system of the kernel's own; the host's anonymous devices have small minors.
+/// A device number for a file system of the kernel's own.
 pub fn next_dev() -> u64 {
-    make_dev(0, 0x8_0000 + NEXT_DEV.fetch_add(1, Ordering::Relaxed))
+    pseudo::new_dev()
 }

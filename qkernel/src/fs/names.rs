@@ -23,7 +23,11 @@ const S_ISVTX: u32 = 0o1000;
 pub fn new_owner(dir: &Attr, creds: &Creds) -> Owner {
     Owner {
         uid: creds.fsuid,
-        gid: if dir.mode & S_ISGID != 0 { dir.gid } else { creds.fsgid },
+        gid: if dir.mode & S_ISGID != 0 {
+            dir.gid
+        } else {
+            creds.fsgid
+        },
     }
 }
 
@@ -110,7 +114,8 @@ pub fn mknod_at(dir: &Path, name: &[u8], mode: u32, rdev: u64, creds: &Creds) ->
     let attr = may_create(dir, creds)?;
     let kind = FileType::from_mode(mode);
     let whiteout = kind == FileType::CharDevice && rdev == 0;
-    if matches!(kind, FileType::CharDevice | FileType::BlockDevice) && !whiteout && !creds.capable(cap::MKNOD) {
+    if matches!(kind, FileType::CharDevice | FileType::BlockDevice) && !whiteout && !creds.capable(cap::MKNOD)
+    {
         return Err(Errno::EPERM);
     }
     let mode = new_mode(&attr, mode, false, creds);
@@ -241,7 +246,11 @@ pub fn rename_at(
     let first_old = old_dir.dentry.is_ancestor_of(&new_dir.dentry)
         || !new_dir.dentry.is_ancestor_of(&old_dir.dentry)
             && Arc::as_ptr(&old_dir.dentry) < Arc::as_ptr(&new_dir.dentry);
-    let (first, second) = if first_old { (old_dir, new_dir) } else { (new_dir, old_dir) };
+    let (first, second) = if first_old {
+        (old_dir, new_dir)
+    } else {
+        (new_dir, old_dir)
+    };
     let _first = first.dentry.dir_lock.lock();
     let _second = (!same_dir).then(|| second.dentry.dir_lock.lock());
 
@@ -295,7 +304,8 @@ pub fn rename_at(
     if !same_dir && source_dir {
         check(creds, &source.inode().attr()?, 2)?;
     }
-    if exchange && !same_dir
+    if exchange
+        && !same_dir
         && let Some(t) = target.as_ref().filter(|t| is_dir(t))
     {
         check(creds, &t.inode().attr()?, 2)?;

@@ -171,7 +171,9 @@ pub fn last_link(d: &Arc<Dentry>) -> bool {
     active() && {
         // The identity is remembered now: later the host may not know the object any more.
         d.inode().id();
-        d.inode().stat().is_ok_and(|s| s.nlink <= 1 || s.mode & 0o170_000 == 0o040_000)
+        d.inode()
+            .stat()
+            .is_ok_and(|s| s.nlink <= 1 || s.mode & 0o170_000 == 0o040_000)
     }
 }
 

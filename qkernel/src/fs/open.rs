@@ -2,7 +2,7 @@
 
 use crate::fs::dcache;
 use crate::fs::file::{File, FileOps};
-use crate::fs::inode::{FileType, Inode};
+use crate::fs::inode::FileType;
 use crate::fs::mount::{self, build::kernel_creds};
 use crate::fs::names::{may_create, new_mode};
 use crate::fs::notify::{self, mask};
@@ -159,7 +159,13 @@ pub fn open(
 }
 
 /// Makes and opens a file; `None` when the name appeared meanwhile.
-fn create(fs: &FsContext, creds: &Creds, dir: &Path, name: &[u8], how: How) -> Result<Option<Arc<File>>, Errno> {
+fn create(
+    fs: &FsContext,
+    creds: &Creds,
+    dir: &Path,
+    name: &[u8],
+    how: How,
+) -> Result<Option<Arc<File>>, Errno> {
     let guard = dir.dentry.dir_lock.lock();
     match dcache::child_locked(&dir.dentry, name) {
         Ok(_) => return Ok(None),
@@ -195,7 +201,9 @@ fn open_existing(path: &Path, creds: &Creds, flags: u32, exec: bool) -> Result<A
         FileType::Directory if want & 2 != 0 || flags & O_CREAT != 0 => return Err(Errno::EISDIR),
         FileType::Directory => {}
         _ if flags & O_DIRECTORY != 0 => return Err(Errno::ENOTDIR),
-        FileType::CharDevice | FileType::BlockDevice if path.mount.has(MS_NODEV) => return Err(Errno::EACCES),
+        FileType::CharDevice | FileType::BlockDevice if path.mount.has(MS_NODEV) => {
+            return Err(Errno::EACCES);
+        }
         _ => {}
     }
     if exec && (kind != FileType::Regular || path.mount.has(MS_NOEXEC)) {
@@ -235,7 +243,13 @@ fn reopen(file: &Arc<File>, creds: &Creds, flags: u32) -> Result<Arc<File>, Errn
     Ok(File::new(ops, None, flags & !OPEN_ONLY))
 }
 
-fn open_path(fs: &FsContext, creds: &Creds, at: Option<&Path>, path: &[u8], how: How) -> Result<Arc<File>, Errno> {
+fn open_path(
+    fs: &FsContext,
+    creds: &Creds,
+    at: Option<&Path>,
+    path: &[u8],
+    how: How,
+) -> Result<Arc<File>, Errno> {
     let keep = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
     let flags = how.flags & keep;
     let mut walk = how.walk;
@@ -247,7 +261,11 @@ fn open_path(fs: &FsContext, creds: &Creds, at: Option<&Path>, path: &[u8], how:
     {
         return Ok(File::new(f.ops_arc(), None, flags & !OPEN_ONLY));
     }
-    Ok(File::new(Arc::new(PathOnly), Some(found.path), flags & !OPEN_ONLY))
+    Ok(File::new(
+        Arc::new(PathOnly),
+        Some(found.path),
+        flags & !OPEN_ONLY,
+    ))
 }
 
 fn open_tmpfile(

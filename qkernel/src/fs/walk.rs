@@ -251,7 +251,11 @@ impl<'a> Walker<'a> {
             dentry,
         };
         let below = mount::descend(found.clone());
-        self.stat = if Arc::ptr_eq(&below.mount, &found.mount) { stat } else { None };
+        self.stat = if Arc::ptr_eq(&below.mount, &found.mount) {
+            stat
+        } else {
+            None
+        };
         if self.flags.contains(Flags::NO_XDEV) && !Arc::ptr_eq(&below.mount, &found.mount) {
             return Err(Errno::EXDEV);
         }

@@ -4,9 +4,9 @@ use super::dir::HostDir;
 use super::file::HostRegular;
 use super::{HostFs, Opened};
 use crate::fs::file::FileOps;
-use crate::fs::hooks;
 use crate::fs::inode::{Attr, FileType, Inode, InodeId, InodeRef, SetAttr, Stat};
 use crate::fs::names::new_owner;
+use crate::fs::special;
 use crate::task::creds::Creds;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -14,8 +14,8 @@ use core::any::Any;
 use hal::host::{self, Handle, HostFile, Owner};
 use hal::sync::{Once, SpinLock};
 use hal::uapi::general::{
-    O_ACCMODE, O_CREAT, O_DIRECTORY, O_DSYNC, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_RDWR, O_SYNC, O_TMPFILE,
-    O_TRUNC, UTIME_OMIT,
+    O_ACCMODE, O_CREAT, O_DIRECTORY, O_DSYNC, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_RDWR, O_SYNC,
+    O_TMPFILE, O_TRUNC, UTIME_OMIT,
 };
 use qlib::Errno;
 use qlib::qcall::HostStatFs;
@@ -214,7 +214,8 @@ impl HostInode {
         if mode & 0o2010 == 0o2010 {
             drop_bits |= 0o2000;
         }
-        let privileged = crate::task::current().is_none_or(|t| t.creds().capable(crate::task::creds::cap::FSETID));
+        let privileged =
+            crate::task::current().is_none_or(|t| t.creds().capable(crate::task::creds::cap::FSETID));
         if drop_bits != 0 && !privileged {
             // Failing to drop them is no reason to fail the write that was already allowed.
             let _ = self.set_attr(&SetAttr {
@@ -300,9 +301,9 @@ impl Inode for HostInode {
                 let root = matches!(*self.place.lock(), Place::Root);
                 Ok(HostDir::new(handle, root.then(|| self.id().ino)))
             }
-            FileType::Fifo => hooks::open_fifo(self.id(), flags),
+            FileType::Fifo => special::open_fifo(self.id(), flags),
             FileType::CharDevice | FileType::BlockDevice => {
-                hooks::open_device(self.kind == FileType::BlockDevice, self.rdev, flags, creds)
+                special::open_device(self.kind == FileType::BlockDevice, self.rdev, flags, creds)
             }
             FileType::Symlink => Err(Errno::ELOOP),
             FileType::Socket => Err(Errno::ENXIO),

@@ -242,7 +242,9 @@ mod tests {
     }
 
     fn held(r: &Records) -> Vec<(u64, u64, Kind)> {
-        r.0.iter().map(|r| (r.range.start, r.range.last, r.kind)).collect()
+        r.0.iter()
+            .map(|r| (r.range.start, r.range.last, r.kind))
+            .collect()
     }
 
     #[test]
@@ -268,9 +270,18 @@ mod tests {
         let mut r = Records::default();
         r.replace(Owner::Process(1), 1, Some(Kind::Read), range(0, 9));
         assert!(r.conflict(Owner::Process(2), Kind::Read, &range(5, 20)).is_none());
-        assert!(r.conflict(Owner::Process(2), Kind::Write, &range(9, 20)).is_some());
-        assert!(r.conflict(Owner::Process(2), Kind::Write, &range(10, 20)).is_none());
-        assert!(r.conflict(Owner::Process(1), Kind::Write, &range(0, 20)).is_none());
+        assert!(
+            r.conflict(Owner::Process(2), Kind::Write, &range(9, 20))
+                .is_some()
+        );
+        assert!(
+            r.conflict(Owner::Process(2), Kind::Write, &range(10, 20))
+                .is_none()
+        );
+        assert!(
+            r.conflict(Owner::Process(1), Kind::Write, &range(0, 20))
+                .is_none()
+        );
     }
 
     #[test]

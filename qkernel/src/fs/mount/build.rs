@@ -74,6 +74,14 @@ fn root_dentry(m: &Spec, spec: &ContainerSpec, first: bool) -> Result<Arc<Dentry
             }
         }
         MountKind::Tmpfs => Ok(Dentry::root(Tmpfs::create(&Options::parse(&m.options)?).root())),
+        MountKind::Dev => {
+            let mut options = Options::parse(&m.options)?;
+            options.mode &= 0o755;
+            let root = Tmpfs::create(&options).root();
+            crate::fs::dev::populate(&root, &spec.devices, spec.process.terminal)?;
+            Ok(Dentry::root(root))
+        }
+        MountKind::DevPts => Ok(Dentry::root(crate::fs::devpts::new_root(&m.options))),
         kind => Ok(Dentry::root(fs_by_kind(kind, m, spec)?)),
     }
 }
@@ -198,7 +206,7 @@ fn mask(c: &FsContext, creds: &Creds, path: &[u8]) -> Result<(), Errno> {
         fs.root()
     } else {
         // Device 1:3 is the null device.
-        fs.loose_node(0o020_666, crate::fs::make_dev(1, 3))
+        fs.loose_node(0o020_666, crate::fs::dev::makedev(1, 3))
     };
     let flags = u64::from(MS_RDONLY | MS_NOSUID | MS_NOEXEC);
     let flags = if p.inode().file_type() == FileType::Directory {
@@ -206,5 +214,8 @@ fn mask(c: &FsContext, creds: &Creds, path: &[u8]) -> Result<(), Errno> {
     } else {
         flags
     };
-    attach(&Mount::new(Dentry::root(root), b"tmpfs", b"tmpfs", b"", flags), &p)
+    attach(
+        &Mount::new(Dentry::root(root), b"tmpfs", b"tmpfs", b"", flags),
+        &p,
+    )
 }

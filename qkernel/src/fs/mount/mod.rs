@@ -251,7 +251,11 @@ pub fn relocate(from: Path, to: &Path) -> Result<(), Errno> {
 /// # Errors
 /// As [`attach`].
 pub fn bind(from: &Path, to: &Path, recursive: bool) -> Result<Arc<Mount>, Errno> {
-    let below = if recursive { children(&from.mount) } else { Vec::new() };
+    let below = if recursive {
+        children(&from.mount)
+    } else {
+        Vec::new()
+    };
     let copy = clone_of(&from.mount, from.dentry.clone());
     attach(&copy, to)?;
     for m in below {

@@ -221,7 +221,10 @@ impl Data {
     }
     /// Accounts and fills a range (FALLOC_FL_KEEP_SIZE leaves the length).
     pub fn allocate(&mut self, fs: &Tmpfs, offset: u64, len: u64, keep_size: bool) -> Result<(), Errno> {
-        let end = offset.checked_add(len).filter(|e| *e <= MAX_SIZE).ok_or(Errno::EFBIG)?;
+        let end = offset
+            .checked_add(len)
+            .filter(|e| *e <= MAX_SIZE)
+            .ok_or(Errno::EFBIG)?;
         let (from, to) = (offset / PAGE, end.div_ceil(PAGE));
         fs.take_pages(self.pages.missing(from, to))?;
         self.pages.add(from, to);

@@ -175,7 +175,9 @@ impl FileOps for TmpDir {
     }
     fn read_dir(&self, file: &File, pos: u64, sink: &mut dyn DirSink) -> Result<u64, Errno> {
         let mut pos = pos;
-        let up = file.path().map_or(self.inode.ino(), |p| p.parent().inode().id().ino);
+        let up = file
+            .path()
+            .map_or(self.inode.ino(), |p| p.parent().inode().id().ino);
         let dots: [(&[u8], u64); 2] = [(b".", self.inode.ino()), (b"..", up)];
         let kind = FileType::Directory.dirent_type();
         while let Some((name, ino)) = dots.get(pos as usize) {

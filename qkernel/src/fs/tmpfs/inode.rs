@@ -4,9 +4,9 @@ use super::data::Data;
 use super::file::{TmpDir, TmpFile};
 use super::{PAGE, Tmpfs};
 use crate::fs::file::FileOps;
-use crate::fs::hooks;
 use crate::fs::inode::{Attr, FileType, Inode, InodeId, InodeRef, SetAttr, Stat};
 use crate::fs::names::new_owner;
+use crate::fs::special;
 use crate::sched::wait::SleepLock;
 use crate::task::creds::Creds;
 use alloc::boxed::Box;
@@ -115,7 +115,11 @@ impl TmpInode {
         })
     }
     pub(super) fn directory(fs: &Arc<Tmpfs>, mode: u32, owner: Owner, ino: u64) -> InodeRef {
-        let ino = if ino == 0 { fs.take_inode().unwrap_or(1) } else { ino };
+        let ino = if ino == 0 {
+            fs.take_inode().unwrap_or(1)
+        } else {
+            ino
+        };
         let mode = mode & 0o7777 | FileType::Directory.mode_bits();
         Self::make(fs, ino, mode, owner, Node::Dir(SpinLock::default()))
     }
@@ -244,7 +248,9 @@ impl TmpInode {
         let t = now();
         {
             let mut m = inode.meta.lock();
-            m.nlink = m.nlink.saturating_sub(if inode.kind == FileType::Directory { 2 } else { 1 });
+            m.nlink = m
+                .nlink
+                .saturating_sub(if inode.kind == FileType::Directory { 2 } else { 1 });
             m.ctime = t;
         }
         if inode.kind == FileType::Directory {
@@ -331,9 +337,9 @@ impl Inode for TmpInode {
             Node::Dir(_) => Ok(TmpDir::new(me)),
             Node::Link(_) => Err(Errno::ELOOP),
             Node::Special(rdev) => match self.kind {
-                FileType::Fifo => hooks::open_fifo(self.id(), flags),
-                FileType::CharDevice => hooks::open_device(false, *rdev, flags, creds),
-                FileType::BlockDevice => hooks::open_device(true, *rdev, flags, creds),
+                FileType::Fifo => special::open_fifo(self.id(), flags),
+                FileType::CharDevice => special::open_device(false, *rdev, flags, creds),
+                FileType::BlockDevice => special::open_device(true, *rdev, flags, creds),
                 _ => Err(Errno::ENXIO),
             },
         }
@@ -482,7 +488,8 @@ impl Inode for TmpInode {
         let seals = self.seals();
         {
             let mut data = self.file()?.lock();
-            if len < data.size() && seals & seal::SHRINK != 0 || len > data.size() && seals & seal::GROW != 0 {
+            if len < data.size() && seals & seal::SHRINK != 0 || len > data.size() && seals & seal::GROW != 0
+            {
                 return Err(Errno::EPERM);
             }
             data.truncate(&self.fs, len)?;

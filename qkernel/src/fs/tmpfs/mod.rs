@@ -43,7 +43,10 @@ impl Tmpfs {
             pages: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
             next_ino: AtomicU64::new(1),
-            owner: Owner { uid: o.uid, gid: o.gid },
+            owner: Owner {
+                uid: o.uid,
+                gid: o.gid,
+            },
             mode: o.mode,
         })
     }
@@ -83,7 +86,11 @@ impl Tmpfs {
         let limited = self.max_pages != u64::MAX;
         let blocks = if limited { self.max_pages } else { 0 };
         let free = if limited { self.free_pages() } else { 0 };
-        let files = if self.max_inodes == u64::MAX { 0 } else { self.max_inodes };
+        let files = if self.max_inodes == u64::MAX {
+            0
+        } else {
+            self.max_inodes
+        };
         HostStatFs {
             kind: MAGIC,
             bsize: PAGE,

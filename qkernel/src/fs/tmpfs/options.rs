@@ -33,7 +33,10 @@ impl Default for Options {
 /// Bytes of memory percentages are of.
 fn memory() -> u64 {
     match hal::boot::info().memory_limit {
-        u64::MAX | 0 => hal::boot::info().heap.end.saturating_sub(hal::boot::info().heap.start),
+        u64::MAX | 0 => hal::boot::info()
+            .heap
+            .end
+            .saturating_sub(hal::boot::info().heap.start),
         n => n,
     }
 }
