@@ -328,3 +328,6 @@ pub fn set_gs_base(base: u64) {
     // SAFETY: the kernel's code does not use GS.
     let _ = unsafe { syscall(158, [ARCH_SET_GS, base, 0, 0, 0, 0]) };
 }
+
+/// Name of the vDSO's `clock_gettime`.
+pub const VDSO_CLOCK_GETTIME: &str = "__vdso_clock_gettime";

@@ -18,7 +18,7 @@ const MS: u64 = 1_000_000;
 
 /// The start hook.
 pub fn run() {
-    let cases: [(&str, fn()); 16] = [
+    let cases: [(&str, fn()); 17] = [
         ("park and unpark", park),
         ("kernel threads come and go", many_threads),
         ("registers survive a call", registers),
@@ -31,6 +31,7 @@ pub fn run() {
         ("processes come and go", many_processes),
         ("kick", kick),
         ("cost of a call", cost),
+        ("clocks", clock),
         ("ranges", ranges),
         ("user memory", user_memory),
         ("memory files", memory_files),
@@ -196,6 +197,17 @@ fn cost() {
     let start = monotonic_ns();
     app::run(Program::Calls);
     log::info!("a call: {} ns", (monotonic_ns() - start) / 100_000);
+}
+
+fn clock() {
+    let (mut last, start) = (0, monotonic_ns());
+    for _ in 0..10_000 {
+        let now = monotonic_ns();
+        assert!(now >= last);
+        last = now;
+    }
+    log::info!("reading a clock: {} ns", (last - start) / 10_000);
+    assert!(hal::clock::realtime_ns() > 1_600_000_000_000 * MS);
 }
 
 /// Runs `f` on a thread with an empty address space.

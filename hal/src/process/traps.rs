@@ -123,19 +123,21 @@ unsafe fn kernel_trap(signal: u32, info: *const u8, frame: *mut HostFrame) {
 /// # Safety
 /// As [`on_signal`].
 unsafe fn user_trap(host: &HostTrap, frame_ptr: *mut HostFrame) {
-    let thread = stack::with(|h| {
-        h.frame = frame_ptr;
-        h.thread.as_ref().map(|t| &raw const **t)
-    });
+    let thread = stack::with(|h| h.thread.as_ref().map(|t| &raw const **t));
     let Some(thread) = thread else {
         Process::power_off(FAULT_CODE, "a trap outside any thread")
     };
     // SAFETY: the header keeps the thread alive while it runs.
     let mode = unsafe { &(*thread).mode };
     if mode.load(Ordering::Relaxed) & USER == 0 {
+        // SAFETY: as the caller.
+        if unsafe { vdso_call(host, frame_ptr) } {
+            return;
+        }
         Process::power_off(FAULT_CODE, "the kernel ran outside its text");
     }
     mode.store(KERNEL, Ordering::SeqCst);
+    stack::with(|h| h.frame = frame_ptr);
     // SAFETY: the frame is this handler's alone; QKernel's way to its FP part goes through the header's pointer only
     // while no reference is alive here.
     let (mut ctx, mut trap) = unsafe { decode(host, &mut *frame_ptr) };
@@ -160,6 +162,24 @@ unsafe fn user_trap(host: &HostTrap, frame_ptr: *mut HostFrame) {
     // SAFETY: as above.
     unsafe { (*frame_ptr).store(&ctx) };
     set_bases((ctx.fs_base, ctx.gs_base));
+}
+
+/// Answers a host call that the vDSO makes when the kernel reads a clock and the host's clock source needs the call.
+///
+/// # Safety
+/// As [`on_signal`].
+unsafe fn vdso_call(host: &HostTrap, frame: *mut HostFrame) -> bool {
+    // SAFETY: the frame is this handler's alone.
+    let frame = unsafe { &mut *frame };
+    let of_vdso = boot::info().vdso_range.contains(frame.pc());
+    if !of_vdso || host.signo != g::SIGSYS || host.syscall != g::__NR_clock_gettime {
+        return false;
+    }
+    let [clock, time, ..] = frame.syscall_args();
+    // SAFETY: the pointer is the one the kernel gave the vDSO.
+    let r = unsafe { sys::call(g::__NR_clock_gettime, [clock, time]) };
+    frame.set_return(Errno::to_ret(r));
+    true
 }
 
 /// Registers, and what happened; `None` for what the machine answers itself.

@@ -3,7 +3,7 @@
 
 use super::sys;
 use super::threads::{self, OFF};
-use super::{FAULT_CODE, Process, futex, space, stack, traps};
+use super::{FAULT_CODE, Process, clock, futex, space, stack, traps};
 use crate::boot;
 use crate::contract::{HostService, Threads};
 use crate::sync::{Once, SpinLock};
@@ -56,6 +56,7 @@ pub(super) fn run(sound: bool) -> ! {
     stack::reset(base);
     stack::with(|h| h.thread = Some(me));
     space::init();
+    clock::init();
     if space::unmap_everything().is_err() || traps::install().is_err() {
         Process::power_off(FAULT_CODE, "the host refused to set up the first process");
     }
