@@ -13,4 +13,5 @@ pub mod signal;
 pub mod sysno;
 pub mod table;
 pub mod trap;
+pub mod vdso;
 pub mod x86_64;

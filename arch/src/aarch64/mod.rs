@@ -16,6 +16,7 @@
 //! | `switch` | changing kernel stacks |
 //! | `trap_entry` | trap entries and the way to user mode |
 //! | `usercopy` | copies from and to app memory that survive faults |
+//! | `vdso` | the app's own code for clocks and signal return |
 
 pub mod boot;
 pub mod context;
@@ -38,9 +39,10 @@ mod machine {
     pub mod switch;
     pub mod trap_entry;
     pub mod usercopy;
+    pub mod vdso;
 }
 #[cfg(all(target_os = "none", target_arch = "aarch64"))]
-pub use machine::{clock, cpu, fp, irq, mmu, ports, switch, trap_entry, usercopy};
+pub use machine::{clock, cpu, fp, irq, mmu, ports, switch, trap_entry, usercopy, vdso};
 
 pub use context::{FpState, UserContext};
 
