@@ -178,6 +178,22 @@ pub fn user_range() -> Range {
     machine!(Spaces::user_range())
 }
 
+/// The vDSO in every address space.
+#[derive(Clone, Copy, Debug)]
+pub struct Vdso {
+    /// Address of its ELF header: AT_SYSINFO_EHDR.
+    pub ehdr: u64,
+    /// Address of the code that returns from a signal handler when the app names none; 0 where apps must (x86_64).
+    pub sigreturn: u64,
+    /// Its pages, and those of its data.
+    pub range: Range,
+}
+
+/// The vDSO, when the machine has one.
+pub fn vdso() -> Option<Vdso> {
+    machine!(Spaces::vdso())
+}
+
 /// Ranges inside [`user_range`] that are the machine's own.
 pub fn reserved() -> &'static [Range] {
     machine!(Spaces::reserved())

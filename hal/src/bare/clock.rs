@@ -19,6 +19,11 @@ pub(super) fn init(hz: u64) {
     TICKS_PER_NS.store(((hz << 32) / NS_PER_S) as u64, Ordering::Relaxed);
 }
 
+/// Nanoseconds per tick, as a 32.32 fixed-point number.
+pub(super) fn ns_per_tick() -> u64 {
+    NS_PER_TICK.load(Ordering::Relaxed)
+}
+
 /// Ticks to nanoseconds.
 pub(super) fn to_ns(ticks: u64) -> u64 {
     (u128::from(ticks) * u128::from(NS_PER_TICK.load(Ordering::Relaxed)) >> 32) as u64

@@ -37,6 +37,7 @@ mod timers;
 mod tlb;
 mod traps;
 mod user;
+mod vdso;
 mod window;
 
 use crate::boot::{hooks, info};
@@ -67,6 +68,7 @@ pub(crate) fn start(sound: bool) -> ! {
     cpu::init(i.cpus.max(1));
     native::trap_entry::init(&traps::HANDLERS);
     let root = native::mmu::current_root();
+    vdso::init();
     sched::init(root.0);
     space::init(root);
     come_up(0);

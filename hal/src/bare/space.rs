@@ -1,15 +1,15 @@
 //! Address spaces: the pager.
 
 use super::region::{Region, Regions, Source};
-use super::{Bare, frames, phys, thread, tlb, window};
-use crate::aspace::{Access, Advice, FaultOutcome, Prot, SpaceInner};
+use super::{Bare, frames, phys, thread, tlb, vdso, window};
+use crate::aspace::{Access, Advice, FaultOutcome, Prot, SpaceInner, Vdso};
 use crate::contract::{HostService, Spaces};
 use crate::host::Handle;
 use crate::native::paging::{Pte, SHARED_ROOT, USER_END};
 use crate::sync::SpinLock;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use arch::table::{Attr, ENTRIES, Format, Store, Tables};
+use arch::table::{Attr, ENTRIES, Format, NoMemory, Store, Tables};
 use core::sync::atomic::{AtomicU64, Ordering};
 use frames::FrameStore;
 use qlib::boot::Range;
@@ -80,10 +80,12 @@ impl BareSpace {
                 store.write(root, i, e);
             }
         }
-        Ok(Self {
+        let space = Self {
             root: AtomicU64::new(root.0),
             regions: SpinLock::default(),
-        })
+        };
+        vdso::map(root, &mut FrameStore).map_err(|NoMemory| Errno::ENOMEM)?;
+        Ok(space)
     }
 
     /// The root table.
@@ -317,7 +319,11 @@ impl Spaces for Bare {
     }
 
     fn reserved() -> &'static [Range] {
-        &[]
+        vdso::reserved()
+    }
+
+    fn vdso() -> Option<Vdso> {
+        vdso::place()
     }
 
     fn replace(_old: &Arc<SpaceInner>) -> Result<Arc<SpaceInner>, Errno> {

@@ -45,10 +45,22 @@ fn make() -> Option<Pages> {
     let mut random = [0; 8];
     super::random::fill(&mut random);
     let start = USER_END - SPREAD + u64::from_le_bytes(random) % (SPREAD / PAGE_SIZE - 2) * PAGE_SIZE;
-    let range = Range { start, end: start + 2 * PAGE_SIZE };
+    let range = Range {
+        start,
+        end: start + 2 * PAGE_SIZE,
+    };
     let ehdr = start + PAGE_SIZE;
-    let place = Vdso { ehdr, sigreturn: if sigreturn == 0 { 0 } else { ehdr + sigreturn }, range };
-    Some(Pages { place, reserved: [range], clocks, code })
+    let place = Vdso {
+        ehdr,
+        sigreturn: if sigreturn == 0 { 0 } else { ehdr + sigreturn },
+        range,
+    };
+    Some(Pages {
+        place,
+        reserved: [range],
+        clocks,
+        code,
+    })
 }
 
 /// Where it is.
@@ -68,7 +80,10 @@ pub(super) fn reserved() -> &'static [Range] {
 pub(super) fn map(root: PhysAddr, store: &mut impl Store) -> Result<(), NoMemory> {
     let Some(Some(p)) = PAGES.get() else { return Ok(()) };
     let mut tables = Tables::<Pte, _>::new(root, store);
-    let pages = [(p.clocks, Attr::USER | Attr::READ), (p.code, Attr::USER | Attr::READ | Attr::EXEC)];
+    let pages = [
+        (p.clocks, Attr::USER | Attr::READ),
+        (p.code, Attr::USER | Attr::READ | Attr::EXEC),
+    ];
     for (i, (pa, attr)) in pages.into_iter().enumerate() {
         tables.set(p.place.range.start + i as u64 * PAGE_SIZE, Pte::leaf(pa, attr, 0))?;
         // Every address space holds a reference, which its end gives back.

@@ -1,6 +1,6 @@
 //! Address spaces.
 
-use crate::aspace::{Access, Advice, FaultOutcome, Prot, SpaceInner};
+use crate::aspace::{Access, Advice, FaultOutcome, Prot, SpaceInner, Vdso};
 use crate::host::Handle;
 use alloc::sync::Arc;
 use qlib::boot::Range;
@@ -13,6 +13,15 @@ pub trait Spaces {
     fn user_range() -> Range;
     /// Ranges inside [`Spaces::user_range`] that are the machine's own (kernel image, vDSO).
     fn reserved() -> &'static [Range];
+    /// The vDSO every address space has; on a machine without its own, the host's that BootInfo names.
+    fn vdso() -> Option<Vdso> {
+        let info = crate::boot::info();
+        (info.vdso != 0).then_some(Vdso {
+            ehdr: info.vdso,
+            sigreturn: 0,
+            range: info.vdso_range,
+        })
+    }
     /// Gives the calling thread an empty address space of its own; the old one lives on while others use it.
     fn replace(old: &Arc<SpaceInner>) -> Result<Arc<SpaceInner>, Errno>;
     /// Maps private zero-filled memory, replacing what was there.
