@@ -6,8 +6,11 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod control;
 pub mod fs;
 pub mod ipc;
+pub mod kernel;
+pub mod loader;
 pub mod mm;
 pub mod net;
 pub mod sched;
@@ -15,6 +18,23 @@ pub mod signal;
 pub mod syscall;
 pub mod task;
 pub mod time;
+
+/// Entry points for the machines.
+pub static HOOKS: hal::boot::Hooks = hal::boot::Hooks {
+    start,
+    trap: syscall::dispatch::trap,
+};
+
+/// Brings the kernel up on the boot thread.
+fn start() {
+    let up = time::timers::start().and_then(|()| {
+        hal::thread::spawn("control", None, hal::thread::NewSpace::Kernel, control::serve).map(|_| ())
+    });
+    if let Err(e) = up {
+        log::error!("the kernel's own threads cannot be started: {e}");
+        hal::thread::power_off(70, "the kernel's own threads cannot be started");
+    }
+}
 
 #[cfg(test)]
 pub(crate) mod tests {

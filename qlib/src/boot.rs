@@ -111,6 +111,10 @@ pub struct BootInfo {
     pub channel_fds: [i32; MAX_CHANNELS],
     /// Bit set of [`features`].
     pub features: u64,
+    /// AT_HWCAP for apps.
+    pub hwcap: u64,
+    /// AT_HWCAP2 for apps.
+    pub hwcap2: u64,
 }
 
 /// Bits of [`BootInfo::features`]: what the host measured.

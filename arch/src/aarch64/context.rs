@@ -97,6 +97,20 @@ impl UserContext {
     pub fn set_tls(&mut self, tls: u64) {
         self.tpidr = tls;
     }
+    /// The second thread pointer: there is none.
+    ///
+    /// # Errors
+    /// ENOSYS.
+    pub fn second_tls(&self) -> Result<u64, qlib::Errno> {
+        Err(qlib::Errno::ENOSYS)
+    }
+    /// Sets the second thread pointer: there is none.
+    ///
+    /// # Errors
+    /// ENOSYS.
+    pub fn set_second_tls(&mut self, _v: u64) -> Result<(), qlib::Errno> {
+        Err(qlib::Errno::ENOSYS)
+    }
     /// Forces flags the app may not choose: EL0t, AArch64, interrupts unmasked.
     pub fn sanitize(&mut self) {
         self.spsr &= USER_PSTATE;

@@ -50,6 +50,8 @@ pub use context::{FpState, UserContext};
 pub const MACHINE_NAME: &str = "aarch64";
 /// ELF `e_machine` of this architecture.
 pub const ELF_MACHINE: u16 = 183;
+/// `clone(flags, stack, ptid, tls, ctid)`: tls comes before ctid.
+pub const CLONE_TLS_LAST: bool = false;
 
 /// Decodes a system-call number of this architecture.
 pub fn sysno(n: u64) -> Option<crate::sysno::Sysno> {

@@ -105,6 +105,21 @@ impl UserContext {
     pub fn set_tls(&mut self, tls: u64) {
         self.fs_base = tls;
     }
+    /// The second thread pointer (GS base).
+    ///
+    /// # Errors
+    /// None here; the other architecture has none.
+    pub fn second_tls(&self) -> Result<u64, qlib::Errno> {
+        Ok(self.gs_base)
+    }
+    /// Sets the second thread pointer (GS base).
+    ///
+    /// # Errors
+    /// None here; the other architecture has none.
+    pub fn set_second_tls(&mut self, v: u64) -> Result<(), qlib::Errno> {
+        self.gs_base = v;
+        Ok(())
+    }
     /// Forces flags the app may not choose.
     pub fn sanitize(&mut self) {
         self.rflags = self.rflags & USER_RFLAGS | FIXED_RFLAGS;

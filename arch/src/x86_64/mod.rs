@@ -53,6 +53,8 @@ pub use context::{FpState, UserContext};
 pub const MACHINE_NAME: &str = "x86_64";
 /// ELF `e_machine` of this architecture.
 pub const ELF_MACHINE: u16 = 62;
+/// `clone(flags, stack, ptid, ctid, tls)`: tls is the last argument.
+pub const CLONE_TLS_LAST: bool = true;
 
 /// Decodes a system-call number of this architecture.
 pub fn sysno(n: u64) -> Option<crate::sysno::Sysno> {

@@ -8,6 +8,7 @@ pub mod devpts;
 pub mod epoll;
 pub mod epoll_host;
 pub mod eventfd;
+pub mod exec;
 pub mod fdtable;
 pub mod file;
 pub mod hostfs;
@@ -31,10 +32,11 @@ pub mod tmpfs;
 pub mod tty;
 pub mod walk;
 
+pub use exec::{change_dir, open_exec, open_exec_at, set_sysctl};
 pub use fdtable::{Fd, FdTable};
 pub use file::{File, FileOps, PollSource};
 pub use inode::{FileType, Inode, InodeRef, SetAttr, Stat};
-pub use open::{open, open_exec, open_kernel};
+pub use open::{open, open_kernel};
 pub use walk::{lookup, lookup_parent};
 
 /// MS_* flags of `mount(2)`.

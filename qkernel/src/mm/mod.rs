@@ -1,6 +1,7 @@
 //! Memory of apps: areas (vmas) and the calls that change them.
 
 pub mod ops;
+pub mod vdso;
 pub mod vma;
 
 use crate::sched::wait::SleepLock;

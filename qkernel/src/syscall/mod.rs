@@ -2,13 +2,18 @@
 //!
 //! Each family lists its calls as [`Row`]s; a row says how complete the call is and the compatibility page is made from it.
 
-pub mod memory;
-
+pub mod creds;
+pub mod dispatch;
 pub mod epoll;
 pub mod eventfd;
 pub mod futex;
+pub mod memory;
 pub mod pipe;
 pub mod poll;
+pub mod process;
+pub mod signals;
+pub mod system;
+pub mod time;
 
 use crate::fs::fdtable::Fd;
 use crate::task::Task;
@@ -105,4 +110,36 @@ macro_rules! rows {
 }
 
 /// Every family's calls. A number that is in none of them is not implemented (ENOSYS).
-pub const FAMILIES: &[&[Row]] = &[eventfd::ROWS, pipe::ROWS, poll::ROWS];
+pub const FAMILIES: &[&[Row]] = &[
+    creds::ROWS,
+    epoll::ROWS,
+    eventfd::ROWS,
+    futex::ROWS,
+    memory::ROWS,
+    pipe::ROWS,
+    poll::ROWS,
+    process::ROWS,
+    signals::ROWS,
+    system::ROWS,
+    time::ROWS,
+];
+
+/// Continues an interrupted wait (`restart_syscall`).
+fn restart_wait(ctx: &mut Ctx<'_>, restart: crate::time::Restart) -> SysResult {
+    use crate::time::Restart;
+    match restart {
+        Restart::Poll {
+            fds,
+            count,
+            deadline_ns,
+        } => poll::resume_poll(ctx, fds, count, deadline_ns),
+        Restart::Futex {
+            addr,
+            value,
+            bitset,
+            private,
+            deadline_ns,
+        } => futex::resume_wait(ctx, addr, value, bitset, private, deadline_ns),
+        Restart::Sleep { .. } => Err(Errno::EINTR),
+    }
+}

@@ -1,10 +1,14 @@
 //! Processes and their threads (tasks).
 
+pub mod clone;
 pub mod creds;
+pub mod exit;
+pub mod pidfd;
 pub mod process;
 pub mod table;
 #[allow(clippy::module_inception)]
 pub mod task;
+pub mod wait;
 
 pub use process::{Process, Session};
 pub use task::Task;

@@ -148,6 +148,33 @@ impl Task {
     pub fn mm(&self) -> Option<Arc<Mm>> {
         self.mm.lock().clone()
     }
+    /// Sets the name: at most 15 bytes count.
+    pub fn set_name(&self, name: &[u8]) {
+        let mut comm = [0; 16];
+        let n = name.len().min(15);
+        comm[..n].copy_from_slice(&name[..n]);
+        *self.comm.lock() = comm;
+    }
+    /// Tells a vfork parent that the memory is its own again.
+    pub fn end_vfork(&self) {
+        let done = self.vfork.lock().take();
+        if let Some(d) = done {
+            d.done.store(true, Ordering::SeqCst);
+            d.queue.wake_all();
+        }
+    }
+    /// Tells a forked task that its memory is described.
+    pub fn started(&self) {
+        if let Some(t) = self.thread.upgrade() {
+            t.unpark();
+        }
+    }
+    /// Waits until the memory is described (fork).
+    pub fn wait_started(&self) {
+        while self.mm.lock().is_none() {
+            hal::thread::park(None);
+        }
+    }
     /// The name without padding.
     pub fn name(&self) -> alloc::vec::Vec<u8> {
         let comm = self.comm.lock();

@@ -1,0 +1,75 @@
+//! What the kernel does with files on behalf of a task: open programs, change directory, write sysctls.
+
+use crate::fs::fdtable::Fd;
+use crate::fs::file::File;
+use crate::fs::mount::build::kernel_creds;
+use crate::fs::open::{self, How};
+use crate::fs::path::{FsContext, Path};
+use crate::fs::walk::{Flags, lookup, may_search};
+use crate::task::Task;
+use alloc::sync::Arc;
+use hal::host::Src;
+use hal::uapi::general::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_WRONLY};
+use qlib::Errno;
+
+/// Opens a program by its path.
+///
+/// # Errors
+/// As `execve(2)`.
+pub fn open_exec(task: &Task, path: &[u8]) -> Result<Arc<File>, Errno> {
+    open::open_exec(&task.fs(), &task.creds(), None, path, Flags::FOLLOW)
+}
+
+/// Opens a program as `execveat(2)` names it.
+///
+/// # Errors
+/// As `execveat(2)`.
+pub fn open_exec_at(task: &Task, fd: Fd, path: &[u8], flags: u32) -> Result<Arc<File>, Errno> {
+    if flags & !(AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut walk = Flags::empty();
+    if flags & AT_EMPTY_PATH != 0 {
+        walk |= Flags::EMPTY;
+    }
+    if flags & AT_SYMLINK_NOFOLLOW == 0 {
+        walk |= Flags::FOLLOW;
+    }
+    let (fs, creds) = (task.fs(), task.creds());
+    if fd.0 == AT_FDCWD || path.starts_with(b"/") {
+        return open::open_exec(&fs, &creds, None, path, walk);
+    }
+    let dir = task.files().get(fd)?;
+    match dir.path() {
+        Some(at) => open::open_exec(&fs, &creds, Some(at), path, walk),
+        // A file without a name (memfd) is run through its descriptor.
+        None if path.is_empty() && flags & AT_EMPTY_PATH != 0 => Ok(dir),
+        None => Err(Errno::ENOTDIR),
+    }
+}
+
+/// Changes the working directory.
+///
+/// # Errors
+/// As `chdir(2)`.
+pub fn change_dir(task: &Task, path: &[u8]) -> Result<(), Errno> {
+    let (fs, creds) = (task.fs(), task.creds());
+    let to = lookup(&fs, &creds, None, path, Flags::FOLLOW | Flags::DIRECTORY)?;
+    may_search(&creds, &to)?;
+    fs.set_cwd(to);
+    Ok(())
+}
+
+/// Writes `name=value` to `/proc/sys`, dots in the name are slashes.
+///
+/// # Errors
+/// ENOENT when there is no such setting; the file's.
+pub fn set_sysctl(root: &Path, setting: &[u8]) -> Result<(), Errno> {
+    let at = setting.iter().position(|b| *b == b'=').ok_or(Errno::EINVAL)?;
+    let mut path = b"/proc/sys/".to_vec();
+    path.extend(setting[..at].iter().map(|b| if *b == b'.' { b'/' } else { *b }));
+    let fs = FsContext::new(root.clone(), root.clone(), 0o022);
+    let file = open::open(&fs, &kernel_creds(), None, &path, How::new(O_WRONLY, 0))?;
+    file.ops().write(&file, &mut Src::kernel(&setting[at + 1..]), 0)?;
+    Ok(())
+}

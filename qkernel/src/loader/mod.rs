@@ -1,0 +1,5 @@
+//! Programs: ELF images, scripts, the initial stack.
+
+mod elf;
+pub mod exec;
+mod stack;

@@ -1,0 +1,149 @@
+//! From a trap to a handler.
+
+use super::{Args, Ctx, FAMILIES, Row};
+use crate::signal::deliver::before_return;
+use crate::signal::info::code;
+use crate::signal::send::force;
+use crate::signal::{SigInfo, signo};
+use crate::task::Task;
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+use hal::UserContext;
+use hal::aspace::{Access, FaultOutcome};
+use hal::boot::Trap;
+use hal::{Sysno, VirtAddr};
+use qlib::Errno;
+
+const CALLS: usize = Sysno::ALL.len();
+
+const fn table() -> [Option<Row>; CALLS] {
+    let mut t = [None; CALLS];
+    let mut f = 0;
+    while f < FAMILIES.len() {
+        let rows = FAMILIES[f];
+        let mut r = 0;
+        while r < rows.len() {
+            let i = rows[r].sysno as usize;
+            assert!(t[i].is_none(), "a system call is in two families");
+            t[i] = Some(rows[r]);
+            r += 1;
+        }
+        f += 1;
+    }
+    t
+}
+
+/// Handlers by [`Sysno`].
+static TABLE: [Option<Row>; CALLS] = table();
+
+/// The row of a call, if a family has it.
+pub fn row(s: Sysno) -> Option<&'static Row> {
+    TABLE[s as usize].as_ref()
+}
+
+/// Handles a trap of the calling thread's app.
+pub fn trap(regs: &mut UserContext, trap: Trap) {
+    // Everything that is held lives in this block: an exit drops nothing on the stack.
+    let dead = {
+        match crate::task::current() {
+            Some(task) => !serve(&task, regs, trap),
+            None => hal::thread::power_off(70, "a trap came from a thread without a task"),
+        }
+    };
+    if dead {
+        hal::thread::exit();
+    }
+}
+
+/// `false` = the task has ended.
+fn serve(task: &Arc<Task>, regs: &mut UserContext, trap: Trap) -> bool {
+    let mut ctx = Ctx { task, regs };
+    match trap {
+        Trap::Syscall => call(&mut ctx),
+        Trap::Interrupt => {}
+        other => fault(&mut ctx, other),
+    }
+    if task.work.load(Ordering::SeqCst) == 0 && !ctx.task_needs_care() {
+        return true;
+    }
+    if before_return(&mut ctx) {
+        return true;
+    }
+    crate::task::exit::finish(task);
+    false
+}
+
+fn call(ctx: &mut Ctx<'_>) {
+    let args = Args(ctx.regs.syscall_args());
+    let number = ctx.regs.syscall_number();
+    let result = match hal::native::sysno(number).and_then(row) {
+        Some(row) => (row.run)(ctx, args),
+        None => Err(Errno::ENOSYS),
+    };
+    if log::log_enabled!(log::Level::Trace) {
+        let name = hal::native::sysno(number).map_or("?", Sysno::name);
+        log::trace!("{} {name}({:x?}) = {result:?}", ctx.task.tid(), args.0);
+    }
+    // execve and rt_sigreturn replaced the registers: they are no system call any more.
+    if ctx.regs.in_syscall() {
+        ctx.regs.set_return(Errno::to_ret(result));
+    }
+}
+
+impl Ctx<'_> {
+    /// Whether the way back needs more than restoring registers: a restart code, a saved mask, a stop.
+    fn task_needs_care(&self) -> bool {
+        let internal = self.regs.in_syscall() && (-516..=-512).contains(&self.regs.return_value());
+        internal || self.task.signals.lock().saved.is_some()
+    }
+}
+
+fn fault(ctx: &mut Ctx<'_>, trap: Trap) {
+    let pc = ctx.regs.pc();
+    let info = match trap {
+        Trap::PageFault { addr, access } => match page_fault(ctx, addr, access) {
+            Some(info) => info,
+            None => return,
+        },
+        Trap::BusError { addr } => SigInfo::fault(signo::SIGBUS, code::BUS_ADRERR, addr),
+        Trap::Alignment { addr } => SigInfo::fault(signo::SIGBUS, code::BUS_ADRALN, addr),
+        Trap::Illegal => SigInfo::fault(signo::SIGILL, code::ILL_ILLOPN, pc),
+        Trap::GeneralProtection => SigInfo::kernel(signo::SIGSEGV),
+        // An int3 reports as the kernel's own, a watchpoint or step with its address.
+        Trap::Breakpoint => SigInfo::kernel(signo::SIGTRAP),
+        Trap::Step => SigInfo::fault(signo::SIGTRAP, code::TRAP_TRACE, pc),
+        Trap::Arithmetic(how) => SigInfo::fault(signo::SIGFPE, how, pc),
+        Trap::Syscall | Trap::Interrupt => return,
+    };
+    log::debug!(
+        "{} {:?} at pc {pc:#x}, sp {:#x}",
+        ctx.task.tid(),
+        trap,
+        ctx.regs.sp()
+    );
+    force(ctx.task, info);
+}
+
+/// Resolves a fault, or says which signal it is.
+fn page_fault(ctx: &Ctx<'_>, addr: u64, access: Access) -> Option<SigInfo> {
+    let Some(mm) = ctx.task.mm() else {
+        return Some(SigInfo::kernel(signo::SIGSEGV));
+    };
+    match mm.space.fault(VirtAddr(addr), access) {
+        FaultOutcome::Resolved => None,
+        FaultOutcome::BusError => Some(SigInfo::fault(signo::SIGBUS, code::BUS_ADRERR, addr)),
+        FaultOutcome::OutOfMemory => {
+            crate::control::out_of_memory();
+            None
+        }
+        FaultOutcome::Unmapped | FaultOutcome::Protection => {
+            let mapped = mm.vmas.lock().find(addr).is_some();
+            let how = if mapped {
+                code::SEGV_ACCERR
+            } else {
+                code::SEGV_MAPERR
+            };
+            Some(SigInfo::fault(signo::SIGSEGV, how, addr))
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! The system and its limits: names, limits, scheduling, prctl, randomness. Source: the man pages of the same names.
+
+use super::Support::{Full, Partial, Refused};
+use super::{Args, Ctx, SysResult};
+use crate::kernel;
+use crate::rows;
+use crate::task::creds::cap;
+use crate::task::process::RLIMITS;
+use crate::task::{Task, table};
+use alloc::sync::Arc;
+use alloc::vec;
+use core::sync::atomic::Ordering;
+use hal::user::{UserPtr, UserSlice, copy_in, copy_out};
+use qlib::Errno;
+
+fn sys_uname(_ctx: &mut Ctx<'_>, addr: u64) -> SysResult {
+    const FIELD: usize = 65;
+    let (host, domain) = kernel::uts();
+    let fields: [&[u8]; 6] = [
+        b"Linux",
+        &host,
+        kernel::RELEASE.as_bytes(),
+        kernel::VERSION.as_bytes(),
+        hal::native::MACHINE_NAME.as_bytes(),
+        &domain,
+    ];
+    let mut b = [0u8; FIELD * 6];
+    for (i, f) in fields.iter().enumerate() {
+        let n = f.len().min(FIELD - 1);
+        b[i * FIELD..i * FIELD + n].copy_from_slice(&f[..n]);
+    }
+    copy_out(addr, &b)?;
+    Ok(0)
+}
+
+fn sys_sethostname(ctx: &mut Ctx<'_>, a: Args, domain: bool) -> SysResult {
+    if !ctx.task.creds().capable(cap::SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    if a.u64(1) > 64 {
+        return Err(Errno::EINVAL);
+    }
+    let name = a.slice(0)?.to_vec(64)?;
+    kernel::set_uts(domain, &name);
+    Ok(0)
+}
+
+fn sys_sysinfo(_ctx: &mut Ctx<'_>, addr: u64) -> SysResult {
+    let m = kernel::memory();
+    let mut b = [0u8; 112];
+    let mut put = |at: usize, v: u64| b[at..at + 8].copy_from_slice(&v.to_le_bytes());
+    put(0, hal::clock::monotonic_ns() / crate::time::SECOND_NS);
+    put(32, m.total);
+    put(40, m.free);
+    b[80..82].copy_from_slice(&(table::task_count().min(65535) as u16).to_le_bytes());
+    b[104..108].copy_from_slice(&1u32.to_le_bytes());
+    copy_out(addr, &b)?;
+    Ok(0)
+}
+
+/// Sets and gets a limit of a process.
+fn prlimit(ctx: &Ctx<'_>, target: &Task, resource: u32, new: Option<(u64, u64)>) -> SysResult<(u64, u64)> {
+    const RLIMIT_NOFILE: usize = 7;
+    const NR_OPEN: u64 = 1 << 20;
+    let i = resource as usize;
+    if i >= RLIMITS {
+        return Err(Errno::EINVAL);
+    }
+    let mut limits = target.process.rlimits.lock();
+    let old = limits[i];
+    if let Some((soft, hard)) = new {
+        if soft > hard {
+            return Err(Errno::EINVAL);
+        }
+        let raises = hard > old.1;
+        if raises && !ctx.task.creds().capable(cap::SYS_RESOURCE) || i == RLIMIT_NOFILE && hard > NR_OPEN {
+            return Err(Errno::EPERM);
+        }
+        limits[i] = (soft, hard);
+    }
+    Ok(old)
+}
+
+fn limit_at(addr: u64) -> SysResult<Option<(u64, u64)>> {
+    if addr == 0 {
+        return Ok(None);
+    }
+    let [soft, hard] = UserPtr::<[u64; 2]>::new(addr).read()?;
+    Ok(Some((soft, hard)))
+}
+
+fn sys_prlimit64(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    let target = task_by_pid(ctx, a.i32(0))?;
+    if !Arc::ptr_eq(&target.process, &ctx.task.process) {
+        let (me, it) = (ctx.task.creds(), target.creds());
+        let same = [it.uid, it.euid, it.suid].iter().all(|u| *u == me.uid)
+            && [it.gid, it.egid, it.sgid].iter().all(|g| *g == me.gid);
+        if !same && !me.capable(cap::SYS_RESOURCE) {
+            return Err(Errno::EPERM);
+        }
+    }
+    let new = limit_at(a.u64(2))?;
+    let old = prlimit(ctx, &target, a.u32(1), new)?;
+    if a.u64(3) != 0 {
+        a.ptr::<[u64; 2]>(3).write(&[old.0, old.1])?;
+    }
+    Ok(0)
+}
+
+fn task_by_pid(ctx: &Ctx<'_>, pid: i32) -> SysResult<Arc<Task>> {
+    match pid {
+        0 => Ok(ctx.task.clone()),
+        p if p < 0 => Err(Errno::EINVAL),
+        p => table::task(p as u32).ok_or(Errno::ESRCH),
+    }
+}
+
+fn sys_sched_getaffinity(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    task_by_pid(ctx, a.i32(0))?;
+    let bytes = (hal::boot::cpus() as usize).div_ceil(64) * 8;
+    if (a.u64(1) as usize) < bytes || a.u64(1) % 8 != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut mask = vec![0u8; bytes];
+    for cpu in 0..hal::boot::cpus() as usize {
+        mask[cpu / 8] |= 1 << (cpu % 8);
+    }
+    copy_out(a.u64(2), &mask)?;
+    Ok(bytes as u64)
+}
+
+fn sys_sched_setaffinity(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    task_by_pid(ctx, a.i32(0))?;
+    let n = (a.u64(1) as usize).min(1024);
+    let mut mask = vec![0u8; n];
+    copy_in(&mut mask, a.u64(2))?;
+    let any = (0..hal::boot::cpus() as usize).any(|c| mask.get(c / 8).is_some_and(|b| b >> (c % 8) & 1 != 0));
+    if any { Ok(0) } else { Err(Errno::EINVAL) }
+}
+
+fn sys_getcpu(_ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    for i in 0..2 {
+        if a.u64(i) != 0 {
+            a.ptr::<u32>(i).write(&0)?;
+        }
+    }
+    Ok(0)
+}
+
+/// Every task is SCHED_OTHER.
+fn sys_sched_getparam(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    task_by_pid(ctx, a.i32(0))?;
+    if a.u64(1) == 0 {
+        return Err(Errno::EINVAL);
+    }
+    a.ptr::<i32>(1).write(&0)?;
+    Ok(0)
+}
+
+fn sys_sched_setscheduler(ctx: &mut Ctx<'_>, pid: i32, policy: i32, param: u64) -> SysResult {
+    const RESET_ON_FORK: i32 = 0x4000_0000;
+    task_by_pid(ctx, pid)?;
+    let priority = UserPtr::<i32>::new(param).read()?;
+    match policy & !RESET_ON_FORK {
+        // OTHER, BATCH, IDLE
+        0 | 3 | 5 if priority == 0 => Ok(0),
+        1 | 2 if (1..=99).contains(&priority) => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn sys_sched_get_priority(policy: i32, max: bool) -> SysResult {
+    match policy {
+        1 | 2 => Ok(if max { 99 } else { 1 }),
+        0 | 3 | 5 => Ok(0),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn sys_sched_getattr(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    const SIZE: usize = 48;
+    let t = task_by_pid(ctx, a.i32(0))?;
+    if (a.u64(2) as usize) < SIZE || a.u64(3) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let mut b = [0u8; SIZE];
+    b[0..4].copy_from_slice(&(SIZE as u32).to_le_bytes());
+    let nice = t.nice.load(Ordering::Relaxed) as i32 - 20;
+    b[16..20].copy_from_slice(&nice.to_le_bytes());
+    copy_out(a.u64(1), &b)?;
+    Ok(0)
+}
+
+/// Tasks that `which`/`who` of get/setpriority name.
+fn priority_targets(ctx: &Ctx<'_>, which: i32, who: u32) -> SysResult<alloc::vec::Vec<Arc<Task>>> {
+    let tasks_of = |p: Arc<crate::task::Process>| p.tasks.lock().clone();
+    let found: alloc::vec::Vec<_> = match which {
+        0 if who == 0 => vec![ctx.task.clone()],
+        0 => table::task(who).into_iter().collect(),
+        1 => {
+            let g = if who == 0 {
+                ctx.task.process.family.lock().pgid
+            } else {
+                who
+            };
+            table::group(g).into_iter().flat_map(tasks_of).collect()
+        }
+        2 => {
+            let uid = if who == 0 { ctx.task.creds().uid } else { who };
+            table::processes()
+                .into_iter()
+                .flat_map(tasks_of)
+                .filter(|t| t.creds().uid == uid)
+                .collect()
+        }
+        _ => return Err(Errno::EINVAL),
+    };
+    if found.is_empty() {
+        Err(Errno::ESRCH)
+    } else {
+        Ok(found)
+    }
+}
+
+fn sys_getpriority(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    let tasks = priority_targets(ctx, a.i32(0), a.u32(1))?;
+    // The call returns 20 - nice, the highest priority of all.
+    let best = tasks
+        .iter()
+        .map(|t| t.nice.load(Ordering::Relaxed))
+        .min()
+        .unwrap_or(20);
+    Ok(u64::from(40 - best))
+}
+
+fn sys_setpriority(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    let nice = a.i32(2).clamp(-20, 19);
+    let tasks = priority_targets(ctx, a.i32(0), a.u32(1))?;
+    let me = ctx.task.creds();
+    for t in tasks {
+        let it = t.creds();
+        if me.euid != it.euid && me.euid != it.uid && !me.capable(cap::SYS_NICE) {
+            return Err(Errno::EPERM);
+        }
+        let value = (nice + 20) as u32;
+        if value < t.nice.load(Ordering::Relaxed) && !me.capable(cap::SYS_NICE) {
+            return Err(Errno::EACCES);
+        }
+        t.nice.store(value, Ordering::Relaxed);
+    }
+    Ok(0)
+}
+
+fn sys_prctl(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    let option = a.u32(0);
+    if let Some(r) = super::creds::prctl(ctx, option, a) {
+        return r;
+    }
+    let t = ctx.task.clone();
+    let put = |v: u32| -> SysResult {
+        a.ptr::<u32>(1).write(&v)?;
+        Ok(0)
+    };
+    match option {
+        1 if a.u64(1) > 64 => Err(Errno::EINVAL),
+        1 => {
+            t.death_signal.store(a.u32(1), Ordering::Relaxed);
+            Ok(0)
+        }
+        2 => put(t.death_signal.load(Ordering::Relaxed)),
+        3 => Ok(u64::from(t.process.dumpable.load(Ordering::Relaxed))),
+        4 if a.u64(1) > 1 => Err(Errno::EINVAL),
+        4 => {
+            t.process.dumpable.store(a.u32(1), Ordering::Relaxed);
+            Ok(0)
+        }
+        15 => super::creds::task_name(ctx, a.u64(1), true),
+        16 => super::creds::task_name(ctx, a.u64(1), false),
+        // PR_GET_SECCOMP: none of the app's own.
+        21 => Ok(0),
+        29 => {
+            let ns = if a.u64(1) == 0 { 50_000 } else { a.u64(1) };
+            t.timer_slack_ns.store(ns, Ordering::Relaxed);
+            Ok(0)
+        }
+        30 => Ok(t.timer_slack_ns.load(Ordering::Relaxed)),
+        36 => {
+            t.process.subreaper.store(a.u64(1) != 0, Ordering::Relaxed);
+            Ok(0)
+        }
+        37 => put(u32::from(t.process.subreaper.load(Ordering::Relaxed))),
+        // PR_SET_THP_DISABLE, PR_GET_THP_DISABLE
+        41 | 42 => Ok(0),
+        // PR_SET_VMA: names of anonymous areas are not kept.
+        0x53564d41 => Err(Errno::EINVAL),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn sys_arch_prctl(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    const SET_GS: u64 = 0x1001;
+    const SET_FS: u64 = 0x1002;
+    const GET_FS: u64 = 0x1003;
+    const GET_GS: u64 = 0x1004;
+    let (code, addr) = (a.u64(0), a.u64(1));
+    let user = || hal::aspace::user_range().end > addr;
+    match code {
+        SET_FS | SET_GS if !user() => Err(Errno::EPERM),
+        SET_FS => {
+            ctx.regs.set_tls(addr);
+            Ok(0)
+        }
+        GET_FS => {
+            UserPtr::new(addr).write(&ctx.regs.tls())?;
+            Ok(0)
+        }
+        SET_GS => ctx.regs.set_second_tls(addr).map(|()| 0),
+        GET_GS => {
+            let v = ctx.regs.second_tls()?;
+            UserPtr::new(addr).write(&v)?;
+            Ok(0)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn sys_getrandom(_ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    if a.u32(2) & !7 != 0 || a.u32(2) & 6 == 6 {
+        return Err(Errno::EINVAL);
+    }
+    let len = a.u64(1).min(0x7fff_f000);
+    let buf = UserSlice::new(a.u64(0), len)?;
+    let mut chunk = [0u8; 256];
+    let mut done = 0;
+    while done < buf.len() {
+        let n = (buf.len() - done).min(chunk.len());
+        hal::clock::random(&mut chunk[..n]);
+        if copy_out(buf.addr() + done as u64, &chunk[..n]).is_err() {
+            return if done == 0 {
+                Err(Errno::EFAULT)
+            } else {
+                Ok(done as u64)
+            };
+        }
+        done += n;
+    }
+    Ok(done as u64)
+}
+
+fn sys_personality(ctx: &mut Ctx<'_>, persona: u32) -> SysResult {
+    let p = &ctx.task.process.personality;
+    let old = p.load(Ordering::Relaxed);
+    if persona != u32::MAX {
+        p.store(persona, Ordering::Relaxed);
+    }
+    Ok(u64::from(old))
+}
+
+fn sys_syslog(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    match a.i32(0) {
+        // Sizes: an empty buffer.
+        9 | 10 => Ok(0),
+        _ if ctx.task.creds().capable(cap::SYS_ADMIN) => Ok(0),
+        _ => Err(Errno::EPERM),
+    }
+}
+
+fn nosys(_c: &mut Ctx<'_>, _a: Args) -> SysResult {
+    Err(Errno::ENOSYS)
+}
+
+fn eperm(_c: &mut Ctx<'_>, _a: Args) -> SysResult {
+    Err(Errno::EPERM)
+}
+
+rows! {
+    uname: Full, |c, a| sys_uname(c, a.u64(0));
+    sethostname: Full, |c, a| sys_sethostname(c, a, false);
+    setdomainname: Full, |c, a| sys_sethostname(c, a, true);
+    sysinfo: Full, |c, a| sys_sysinfo(c, a.u64(0));
+    getrlimit: Full, |c, a| { let l = prlimit(c, c.task, a.u32(0), None)?; a.ptr::<[u64; 2]>(1).write(&[l.0, l.1])?; Ok(0) };
+    setrlimit: Full, |c, a| { let n = limit_at(a.u64(1))?.ok_or(Errno::EFAULT)?; prlimit(c, c.task, a.u32(0), Some(n))?; Ok(0) };
+    prlimit64: Full, sys_prlimit64;
+    sched_yield: Full, |_, _| { hal::thread::yield_now(); Ok(0) };
+    sched_getaffinity: Full, sys_sched_getaffinity;
+    sched_setaffinity: Partial("checked, not enforced"), sys_sched_setaffinity;
+    sched_getparam: Partial("always SCHED_OTHER"), sys_sched_getparam;
+    sched_setparam: Partial("always SCHED_OTHER"), |c, a| sys_sched_setscheduler(c, a.i32(0), 0, a.u64(1));
+    sched_getscheduler: Partial("always SCHED_OTHER"), |c, a| { task_by_pid(c, a.i32(0))?; Ok(0) };
+    sched_setscheduler: Partial("no real-time policies"), |c, a| sys_sched_setscheduler(c, a.i32(0), a.i32(1), a.u64(2));
+    sched_get_priority_max: Full, |_, a| sys_sched_get_priority(a.i32(0), true);
+    sched_get_priority_min: Full, |_, a| sys_sched_get_priority(a.i32(0), false);
+    sched_rr_get_interval: Partial("one interval for all"), |_, a| { crate::time::write_timespec(a.u64(1), 4_000_000)?; Ok(0) };
+    sched_getattr: Partial("always SCHED_OTHER"), sys_sched_getattr;
+    sched_setattr: Refused(Errno::EPERM, "no other policies"), eperm;
+    getcpu: Partial("always the first CPU"), sys_getcpu;
+    getpriority: Full, sys_getpriority;
+    setpriority: Partial("kept, not enforced"), sys_setpriority;
+    ioprio_get: Partial("always none"), |_, _| Ok(0);
+    ioprio_set: Partial("accepted, no effect"), |_, _| Ok(0);
+    prctl: Partial("names, death signal, dumpable, capabilities, subreaper, timer slack"), sys_prctl;
+    arch_prctl: Partial("FS and GS base"), sys_arch_prctl;
+    getrandom: Full, sys_getrandom;
+    personality: Partial("kept, no effect"), |c, a| sys_personality(c, a.u32(0));
+    syslog: Partial("an empty log"), sys_syslog;
+    seccomp: Refused(Errno::ENOSYS, "filters of the app itself are not built yet"), nosys;
+    io_uring_setup: Refused(Errno::ENOSYS, "apps use epoll"), nosys;
+    io_uring_enter: Refused(Errno::ENOSYS, "apps use epoll"), nosys;
+    io_uring_register: Refused(Errno::ENOSYS, "apps use epoll"), nosys;
+    io_setup: Refused(Errno::ENOSYS, "not built yet"), nosys;
+    io_destroy: Refused(Errno::ENOSYS, "not built yet"), nosys;
+    io_submit: Refused(Errno::ENOSYS, "not built yet"), nosys;
+    io_cancel: Refused(Errno::ENOSYS, "not built yet"), nosys;
+    io_getevents: Refused(Errno::ENOSYS, "not built yet"), nosys;
+    io_pgetevents: Refused(Errno::ENOSYS, "not built yet"), nosys;
+    bpf: Refused(Errno::EPERM, "no BPF in the guest"), eperm;
+    perf_event_open: Refused(Errno::ENOSYS, "no performance counters"), nosys;
+    fanotify_init: Refused(Errno::ENOSYS, "not offered"), nosys;
+    fanotify_mark: Refused(Errno::ENOSYS, "not offered"), nosys;
+    init_module: Refused(Errno::EPERM, "no modules"), eperm;
+    finit_module: Refused(Errno::EPERM, "no modules"), eperm;
+    delete_module: Refused(Errno::EPERM, "no modules"), eperm;
+    kexec_load: Refused(Errno::EPERM, "not offered"), eperm;
+    kexec_file_load: Refused(Errno::EPERM, "not offered"), eperm;
+    reboot: Refused(Errno::EPERM, "the runtime stops containers"), eperm;
+    swapon: Refused(Errno::EPERM, "no swap"), eperm;
+    swapoff: Refused(Errno::EPERM, "no swap"), eperm;
+    iopl: Refused(Errno::EPERM, "no ports"), eperm;
+    ioperm: Refused(Errno::EPERM, "no ports"), eperm;
+    modify_ldt: Refused(Errno::ENOSYS, "64-bit only"), nosys;
+    set_thread_area: Refused(Errno::ENOSYS, "64-bit only"), nosys;
+    get_thread_area: Refused(Errno::ENOSYS, "64-bit only"), nosys;
+    vhangup: Refused(Errno::EPERM, "not offered"), eperm;
+    quotactl: Refused(Errno::ENOSYS, "no quotas"), nosys;
+    quotactl_fd: Refused(Errno::ENOSYS, "no quotas"), nosys;
+    lookup_dcookie: Refused(Errno::ENOSYS, "obsolete"), nosys;
+    nfsservctl: Refused(Errno::ENOSYS, "obsolete"), nosys;
+    landlock_create_ruleset: Refused(Errno::ENOSYS, "not offered"), nosys;
+    landlock_add_rule: Refused(Errno::ENOSYS, "not offered"), nosys;
+    landlock_restrict_self: Refused(Errno::ENOSYS, "not offered"), nosys;
+}

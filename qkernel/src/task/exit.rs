@@ -1,0 +1,295 @@
+//! The end of tasks and processes. Source: `_exit(2)`, `exit_group(2)`, `credentials(7)` (orphans), `wait(2)`.
+
+use crate::fs::fdtable;
+use crate::sched::wait::wait_until;
+use crate::sched::wait::{Events, WaitError};
+use crate::signal::info::code;
+use crate::signal::send::{INIT, kill_group, notify_parent, to_group, to_process};
+use crate::signal::{SIG_IGN, SigInfo, sa, signo};
+use crate::task::process::{StopState, Usage};
+use crate::task::task::work;
+use crate::task::{Process, Task, table};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use qlib::Errno;
+use qlib::control::Event;
+
+/// Ends the calling task: everything but the kernel thread itself.
+pub fn finish(task: &Arc<Task>) {
+    let p = task.process.clone();
+    account(task);
+    crate::ipc::futex::exit_task(task);
+    let mm = task.mm.lock().take();
+    task.end_vfork();
+    drop(mm);
+    let files = task.files();
+    // One reference here and one in the task: nobody else has the table.
+    if Arc::strong_count(&files) <= 2 {
+        for f in files.clear() {
+            fdtable::close(f);
+        }
+    }
+    drop(files);
+    *task.files.lock() = fdtable::FdTable::new();
+    task.exited.store(true, Ordering::SeqCst);
+    task.state.store(u32::from(b'X'), Ordering::Relaxed);
+    let last = {
+        let mut tasks = p.tasks.lock();
+        tasks.retain(|t| !Arc::ptr_eq(t, task));
+        tasks.is_empty()
+    };
+    {
+        let mut usage = p.usage.lock();
+        usage.user_ns += task.cpu_ns[0].load(Ordering::Relaxed);
+        usage.system_ns += task.cpu_ns[1].load(Ordering::Relaxed);
+    }
+    table::remove_task(task);
+    p.signal_wait.wake_all();
+    if last {
+        if p.exit_status.load(Ordering::SeqCst) == -1 {
+            p.exit_status
+                .store(task.exit_status.load(Ordering::Relaxed), Ordering::SeqCst);
+        }
+        end_process(&p, task);
+    }
+}
+
+/// Stores the CPU time of the calling task.
+pub fn account(task: &Task) {
+    let (user, system) = hal::thread::cpu_time_ns();
+    task.cpu_ns[0].store(user, Ordering::Relaxed);
+    task.cpu_ns[1].store(system, Ordering::Relaxed);
+}
+
+fn end_process(p: &Arc<Process>, last: &Arc<Task>) {
+    let status = p.exit_status.load(Ordering::SeqCst);
+    crate::time::timers::forget(p);
+    if p.pid == INIT {
+        // The pid space ends with its init.
+        for other in table::processes() {
+            if other.pid != INIT && !other.zombie.load(Ordering::SeqCst) {
+                kill_group(&other, signo::SIGKILL as i32);
+            }
+        }
+    }
+    leave_session(p);
+    reparent_children(p);
+    *p.exe.lock() = None;
+    let exec_id = *p.exec_id.lock();
+    let (parent, reaped) = {
+        let _tree = table::TREE.lock();
+        p.zombie.store(true, Ordering::SeqCst);
+        let parent = p.family.lock().parent.as_ref().and_then(|w| w.upgrade());
+        let ignores = parent.as_ref().is_some_and(|q| ignores_children(q))
+            && p.exit_signal.load(Ordering::Relaxed) == signo::SIGCHLD;
+        // Init and processes from outside have no parent that could wait.
+        (parent.clone(), ignores || parent.is_none())
+    };
+    let (how, value) = match status & 0x7f {
+        0 => (code::CLD_EXITED, status >> 8 & 0xff),
+        sig if status & 0x80 != 0 => (code::CLD_DUMPED, sig),
+        sig => (code::CLD_KILLED, sig),
+    };
+    p.exit_wait.wake_all();
+    if let Some(parent) = &parent {
+        notify_parent(p, how, value);
+        parent.child_wait.wake_all();
+    }
+    if reaped {
+        reap(p);
+    }
+    let _ = last;
+    if let Some(exec) = exec_id {
+        crate::control::send(&Event::Exited {
+            exec,
+            status: status as u32,
+        });
+    }
+    if p.pid == INIT {
+        crate::control::init_ended(status);
+    }
+}
+
+/// Whether children of `p` vanish without being waited for.
+fn ignores_children(p: &Process) -> bool {
+    let handlers = p.handlers.lock().clone();
+    let actions = handlers.actions.lock();
+    let a = actions[signo::SIGCHLD as usize - 1];
+    a.handler == SIG_IGN || a.flags & sa::NOCLDWAIT != 0
+}
+
+/// A session leader that ends hangs its terminal up; a group left without a way to be continued gets SIGHUP, SIGCONT.
+fn leave_session(p: &Arc<Process>) {
+    let (session, pgid) = {
+        let f = p.family.lock();
+        (f.session.clone(), f.pgid)
+    };
+    let Some(session) = session else { return };
+    if session.sid == p.pid {
+        crate::fs::tty::leader_exited(&session);
+    }
+    // Groups of this process's children may have become orphaned by its end, and its own group too.
+    let children = p.family.lock().children.clone();
+    let mut groups: Vec<u32> = children
+        .iter()
+        .map(|c| c.family.lock().pgid)
+        .filter(|g| *g != pgid)
+        .collect();
+    groups.push(pgid);
+    groups.sort_unstable();
+    groups.dedup();
+    for g in groups {
+        let members: Vec<_> = table::group(g)
+            .into_iter()
+            .filter(|m| !Arc::ptr_eq(m, p))
+            .collect();
+        let stopped = members.iter().any(|m| m.stop.lock().0 != StopState::Running);
+        if stopped && members.iter().all(|m| orphan_without(m, p)) {
+            to_group(g, SigInfo::kernel(signo::SIGHUP));
+            to_group(g, SigInfo::kernel(signo::SIGCONT));
+        }
+    }
+}
+
+/// Whether `m` has no parent in another group of its session, once `gone` is away.
+fn orphan_without(m: &Process, gone: &Arc<Process>) -> bool {
+    let (pgid, session, parent) = {
+        let f = m.family.lock();
+        (
+            f.pgid,
+            f.session.as_ref().map(|s| s.sid),
+            f.parent.as_ref().and_then(|w| w.upgrade()),
+        )
+    };
+    match parent {
+        None => true,
+        Some(q) if Arc::ptr_eq(&q, gone) => true,
+        Some(q) => {
+            let f = q.family.lock();
+            f.pgid == pgid || f.session.as_ref().map(|s| s.sid) != session
+        }
+    }
+}
+
+/// Gives the children to the nearest subreaper above, else to init.
+fn reparent_children(p: &Arc<Process>) {
+    let mut zombies = Vec::new();
+    let heir = {
+        let _tree = table::TREE.lock();
+        let children = core::mem::take(&mut p.family.lock().children);
+        if children.is_empty() {
+            return;
+        }
+        let heir = find_heir(p);
+        for c in children {
+            c.family.lock().parent = heir.as_ref().map(Arc::downgrade);
+            if c.zombie.load(Ordering::SeqCst) {
+                zombies.push(c.clone());
+            }
+            if let Some(h) = &heir {
+                h.family.lock().children.push(c.clone());
+            }
+            death_signal(&c);
+        }
+        heir
+    };
+    match heir {
+        Some(h) => {
+            if !zombies.is_empty() {
+                if ignores_children(&h) {
+                    for z in &zombies {
+                        reap(z);
+                    }
+                }
+                to_process(&h, SigInfo::kernel(signo::SIGCHLD));
+                h.child_wait.wake_all();
+            }
+        }
+        None => {
+            for z in &zombies {
+                reap(z);
+            }
+        }
+    }
+}
+
+/// PR_SET_PDEATHSIG of a child whose parent ends.
+fn death_signal(child: &Arc<Process>) {
+    let tasks = child.tasks.lock().clone();
+    for t in tasks {
+        let sig = t.death_signal.load(Ordering::Relaxed);
+        if sig != 0 {
+            crate::signal::send::to_task(&t, SigInfo::kernel(sig));
+        }
+    }
+}
+
+fn find_heir(p: &Arc<Process>) -> Option<Arc<Process>> {
+    let mut at = p.family.lock().parent.as_ref().and_then(|w| w.upgrade());
+    while let Some(q) = at {
+        if q.subreaper.load(Ordering::Relaxed) && !q.zombie.load(Ordering::SeqCst) {
+            return Some(q);
+        }
+        at = q.family.lock().parent.as_ref().and_then(|w| w.upgrade());
+    }
+    table::process(INIT).filter(|i| !Arc::ptr_eq(i, p) && !i.zombie.load(Ordering::SeqCst))
+}
+
+/// Forgets a zombie: takes it out of its parent's children and adds its usage to the parent's.
+pub fn reap(p: &Arc<Process>) {
+    let parent = p.family.lock().parent.take().and_then(|w| w.upgrade());
+    if let Some(parent) = parent {
+        parent.family.lock().children.retain(|c| !Arc::ptr_eq(c, p));
+        let (own, of_children) = (*p.usage.lock(), *p.child_usage.lock());
+        let mut sum = parent.child_usage.lock();
+        for u in [own, of_children] {
+            *sum = Usage {
+                user_ns: sum.user_ns + u.user_ns,
+                system_ns: sum.system_ns + u.system_ns,
+                max_rss_kib: sum.max_rss_kib.max(u.max_rss_kib),
+                minor_faults: sum.minor_faults + u.minor_faults,
+                voluntary: sum.voluntary + u.voluntary,
+            };
+        }
+    }
+    p.family.lock().session = None;
+    table::remove_process(p.pid);
+}
+
+/// Ends every other task of the caller's process (execve) and makes the caller the leader.
+///
+/// # Errors
+/// EAGAIN-like when the caller is being killed itself.
+pub fn kill_other_tasks(task: &Arc<Task>) -> Result<(), Errno> {
+    let p = &task.process;
+    let others: Vec<_> = p
+        .tasks
+        .lock()
+        .iter()
+        .filter(|t| !Arc::ptr_eq(t, task))
+        .cloned()
+        .collect();
+    for t in &others {
+        t.notify(work::KILL);
+    }
+    drop(others);
+    let alone = || (p.tasks.lock().len() == 1).then_some(());
+    loop {
+        // Signals for the caller must not end the wait; a kill of the whole group does.
+        match wait_until(&p.signal_wait, Events::all(), None, alone) {
+            Ok(()) => break,
+            Err(WaitError::Interrupted) if task.killed() => return Err(Errno::EINTR),
+            Err(_) => {
+                if alone().is_some() {
+                    break;
+                }
+                hal::thread::yield_now();
+            }
+        }
+    }
+    if task.tid() != p.pid {
+        table::become_leader(task);
+    }
+    Ok(())
+}
