@@ -178,32 +178,20 @@ impl HostFrame {
         if self.fpstate == 0 {
             return;
         }
-        let image = self.fpstate as *mut u8;
         // SAFETY: the host's frame points at its FP image.
-        let (features, len) = unsafe { xstate(image) };
-        // SAFETY: the legacy area has 512 bytes, of which the tail is the host's own.
-        unsafe { core::ptr::copy_nonoverlapping(fp.bytes.as_ptr(), image, SW_BYTES) };
-        // SAFETY: MXCSR lies at 24 in the legacy area.
-        unsafe { image.add(24).cast::<u32>().write(clean_mxcsr(fp)) };
+        let (features, len) = unsafe { xstate(self.fpstate as *const u8) };
+        // SAFETY: the image has the length it says, aligned to 64; only this thread's frame points at it.
+        let image = unsafe { core::slice::from_raw_parts_mut(self.fpstate as *mut u8, len) };
+        // The legacy area's tail is the host's own.
+        image[..SW_BYTES].copy_from_slice(&fp.bytes[..SW_BYTES]);
+        image[24..28].copy_from_slice(&clean_mxcsr(fp).to_le_bytes());
         if features == 0 {
             return;
         }
+        // Components behind `used` stay, masked off by the header.
         let used = fp.len.min(len).max(XSAVE_MIN);
-        // SAFETY: both images have `used` bytes; the components behind stay, masked off by the header.
-        unsafe {
-            core::ptr::copy_nonoverlapping(
-                fp.bytes.as_ptr().add(XSAVE_HEADER),
-                image.add(XSAVE_HEADER),
-                used - XSAVE_HEADER,
-            )
-        };
-        // SAFETY: the XSAVE header lies at 512 in an extended image.
-        unsafe {
-            image
-                .add(XSAVE_HEADER)
-                .cast::<[u64; 8]>()
-                .write(header(fp, features))
-        };
+        image[XSAVE_HEADER..used].copy_from_slice(&fp.bytes[XSAVE_HEADER..used]);
+        put_header(image, header(fp, features));
     }
 
     /// A frame that enters the app at `ctx` with an empty signal mask and this alternate stack. Its FP image, if any,
@@ -242,10 +230,7 @@ impl HostFrame {
             sw[4..8].copy_from_slice(&(len as u32 + 4).to_le_bytes());
             sw[8..16].copy_from_slice(&fp.features.to_le_bytes());
             sw[16..20].copy_from_slice(&(len as u32).to_le_bytes());
-            for (i, word) in header(fp, fp.features).iter().enumerate() {
-                let at = XSAVE_HEADER + 8 * i;
-                image.0[at..at + 8].copy_from_slice(&word.to_le_bytes());
-            }
+            put_header(&mut image.0, header(fp, fp.features));
             image.0[len..len + 4].copy_from_slice(&XSTATE_MAGIC2.to_le_bytes());
         }
         self.fpstate = image.0.as_ptr() as u64;
@@ -275,6 +260,12 @@ fn clean_mxcsr(fp: &FpState) -> u32 {
     u32::from_le_bytes([b[24], b[25], b[26], b[27]]) & 0xffff
 }
 
+fn put_header(image: &mut [u8], words: [u64; 8]) {
+    for (to, word) in image[XSAVE_HEADER..XSAVE_MIN].chunks_exact_mut(8).zip(words) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+}
+
 /// The XSAVE header for an image of `features`: standard format, only components that are there.
 fn header(fp: &FpState, features: u64) -> [u64; 8] {
     let mut bv = [0; 8];
@@ -293,8 +284,9 @@ fn header(fp: &FpState, features: u64) -> [u64; 8] {
 /// # Safety
 /// `image` is an FP image the host wrote.
 unsafe fn xstate(image: *const u8) -> (u64, usize) {
+    let at = image.wrapping_add(SW_BYTES).cast::<[u32; 5]>();
     // SAFETY: the legacy area has 512 bytes, aligned to 64.
-    let sw = unsafe { &*image.add(SW_BYTES).cast::<[u32; 5]>() };
+    let sw = unsafe { *at };
     if sw[0] != XSTATE_MAGIC1 {
         return (0, 512);
     }

@@ -29,6 +29,10 @@ const STACK_BYTES: u64 = 64 << 10;
 /// Largest kernel image accepted.
 const MAX_IMAGE: u64 = 256 << 20;
 
+/// Most pages of data that a host maps below its vDSO.
+const MAX_VVAR_PAGES: u64 = 6;
+/// No vDSO is larger.
+const MAX_VDSO_BYTES: u64 = 64 << 10;
 /// Exit code of a child that cannot enter the kernel (EX_OSERR).
 const EXIT_CODE: i32 = 71;
 /// Index of the log descriptor among those the kernel keeps.
@@ -49,9 +53,6 @@ pub enum Error {
     /// A host call failed.
     #[error("{0}: {1}")]
     Host(&'static str, Errno),
-    /// This process has no vDSO to show to the apps.
-    #[error("cannot read this process's memory map: {0}")]
-    Maps(std::io::Error),
 }
 
 /// What QKernel is told at boot.
@@ -213,7 +214,7 @@ pub fn prepare(l: Launch) -> Result<Prepared, Error> {
     info.pids_limit = l.boot.pids_limit;
     random(&mut info.generation)?;
     random(&mut info.entropy)?;
-    (info.vdso, info.vdso_range) = vdso()?;
+    (info.vdso, info.vdso_range) = vdso();
     info.features = host_features();
     info.control_fd = l.control.as_raw_fd();
     info.log_fd = l.log.as_raw_fd();
@@ -329,36 +330,47 @@ fn write_data(region: &OwnedFd, elf: &Elf<'_>, bytes: &[u8], base: u64) -> Resul
     Ok(())
 }
 
-/// The host's vDSO in this process (and its forks): address of the ELF header, and the range with its data pages.
-fn vdso() -> Result<(u64, Range), Error> {
-    let maps = std::fs::read_to_string("/proc/self/maps").map_err(Error::Maps)?;
-    let mut range = Range::default();
-    let mut header = 0;
-    for line in maps.lines() {
-        let name = line.rsplit(' ').next().unwrap_or("");
-        if !name.starts_with("[vvar") && name != "[vdso]" {
-            continue;
-        }
-        let (start, end) = line
-            .split(' ')
-            .next()
-            .and_then(|r| r.split_once('-'))
-            .unwrap_or(("0", "0"));
-        let parse = |s| u64::from_str_radix(s, 16).unwrap_or(0);
-        let (start, end) = (parse(start), parse(end));
-        if name == "[vdso]" {
-            header = start;
-        }
-        range = if range.is_empty() {
-            Range { start, end }
-        } else {
-            Range {
-                start: range.start.min(start),
-                end: range.end.max(end),
-            }
-        };
+/// The host's vDSO in this process (and its forks): address of the ELF header, and the range with its data pages, which
+/// the host maps just below. There may be no `/proc` to ask here.
+fn vdso() -> (u64, Range) {
+    // SAFETY: reads the auxiliary vector.
+    let header = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
+    if header == 0 {
+        return (0, Range::default());
     }
-    Ok((header, range))
+    let is_mapped = |page: u64| {
+        let mut resident = 0u8;
+        // SAFETY: the host writes one byte; an address where nothing is mapped is an error, not a fault.
+        unsafe { libc::mincore(page as *mut c_void, PAGE_SIZE as usize, &raw mut resident) == 0 }
+    };
+    let below = (1..=MAX_VVAR_PAGES)
+        .take_while(|n| is_mapped(header - n * PAGE_SIZE))
+        .count() as u64;
+    // SAFETY: the host maps the vDSO, an ELF image whose header fits its first page, for as long as the process lives.
+    let image = unsafe { std::slice::from_raw_parts(header as *const u8, PAGE_SIZE as usize) };
+    let word = |at: usize| {
+        image
+            .get(at..at + 8)
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u64::from_le_bytes)
+    };
+    let (table, count) = (word(32) as usize, word(56) as u16 as usize);
+    // p_type and flags, p_offset, p_vaddr, p_paddr, p_filesz, p_memsz, p_align
+    let loads = (0..count)
+        .map(|i| table + 56 * i)
+        .filter(|at| word(*at) as u32 == PT_LOAD);
+    let bytes = loads
+        .map(|at| word(at + 8).saturating_add(word(at + 40)))
+        .max()
+        .unwrap_or(PAGE_SIZE);
+    let end = header + page_up(bytes.clamp(PAGE_SIZE, MAX_VDSO_BYTES));
+    (
+        header,
+        Range {
+            start: header - below * PAGE_SIZE,
+            end,
+        },
+    )
 }
 
 fn host_features() -> u64 {

@@ -111,8 +111,9 @@ pub fn fixup(pc: u64) -> Option<u64> {
     let base = (&raw const quark_fixups) as usize;
     let end = (&raw const quark_fixups_end) as usize;
     for i in 0..(end - base) / size_of::<[i32; 2]>() {
+        let pair = (base as *const [i32; 2]).wrapping_add(i);
         // SAFETY: the table is `end - base` bytes of pairs, assembled above.
-        let [at, to] = unsafe { *(base as *const [i32; 2]).add(i) };
+        let [at, to] = unsafe { *pair };
         if base.wrapping_add_signed(at as isize) as u64 == pc {
             return Some(base.wrapping_add_signed(to as isize) as u64);
         }
