@@ -215,20 +215,28 @@ pub fn rmdir_at(dir: &Path, name: &[u8], creds: &Creds) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Renames. `slash` flags tell of slashes after the names.
+/// A name in a directory, as the app gave it.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    dir: &'a Path,
+    name: &'a [u8],
+    slash: bool,
+}
+
+impl<'a> Entry<'a> {
+    /// `slash`: slashes followed the name.
+    pub fn new(dir: &'a Path, name: &'a [u8], slash: bool) -> Self {
+        Self { dir, name, slash }
+    }
+}
+
+/// Renames.
 ///
 /// # Errors
 /// As `rename(2)` and `renameat2(2)`.
-pub fn rename_at(
-    old_dir: &Path,
-    old_name: &[u8],
-    old_slash: bool,
-    new_dir: &Path,
-    new_name: &[u8],
-    new_slash: bool,
-    flags: u32,
-    creds: &Creds,
-) -> Result<(), Errno> {
+pub fn rename_at(old: Entry<'_>, new: Entry<'_>, flags: u32, creds: &Creds) -> Result<(), Errno> {
+    let (old_dir, old_name, old_slash) = (old.dir, old.name, old.slash);
+    let (new_dir, new_name, new_slash) = (new.dir, new.name, new.slash);
     if flags & !(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT) != 0
         || flags & RENAME_EXCHANGE != 0 && flags & (RENAME_NOREPLACE | RENAME_WHITEOUT) != 0
     {

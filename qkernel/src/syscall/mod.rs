@@ -15,6 +15,17 @@ pub mod signals;
 pub mod system;
 pub mod time;
 
+pub mod file_control;
+pub mod file_data;
+pub mod file_io;
+pub mod file_meta;
+pub mod file_names;
+pub mod file_open;
+pub mod file_xattr;
+pub mod files;
+pub mod inotify;
+pub mod mounts;
+
 use crate::fs::fdtable::Fd;
 use crate::task::Task;
 use alloc::sync::Arc;

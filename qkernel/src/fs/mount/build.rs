@@ -60,7 +60,11 @@ pub struct BuildError {
     pub path: Vec<u8>,
 }
 
-fn root_dentry(m: &Spec, spec: &ContainerSpec, first: bool) -> Result<Arc<Dentry>, Errno> {
+/// The root of a new file system for a mount.
+///
+/// # Errors
+/// ENODEV for a kind nobody registered; EINVAL for bad options.
+pub fn root_dentry(m: &Spec, spec: &ContainerSpec, first: bool) -> Result<Arc<Dentry>, Errno> {
     match m.kind {
         MountKind::Host => {
             if m.handle == HandleId::NONE {

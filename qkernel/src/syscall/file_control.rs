@@ -1,0 +1,280 @@
+//! fcntl, flock, ioctl. Source: `fcntl(2)`, `flock(2)`, `ioctl(2)`.
+
+use super::files::{file, io_file};
+use super::{Args, Ctx, Support::*, SysResult};
+use crate::fs::anon;
+use crate::fs::fdtable::Fd;
+use crate::fs::file::File;
+use crate::fs::inode::FileType;
+use crate::fs::locks::{self, Kind, Owner, Range};
+use crate::fs::{open::FASYNC, pipe};
+use crate::rows;
+use crate::task::creds::cap;
+use alloc::sync::Arc;
+use hal::uapi::general as g;
+use hal::uapi::ioctl as io;
+use hal::user::UserPtr;
+use qlib::Errno;
+
+rows! {
+    fcntl: Partial("no leases, no dnotify"), |c, a| sys_fcntl(c, a.fd(0), a.u32(1), a.u64(2));
+    flock: Full, |c, a| sys_flock(c, a.fd(0), a.u32(1));
+    ioctl: Partial("requests of file systems and devices that QKernel does not have are ENOTTY"), sys_ioctl;
+}
+
+/// Flags F_SETFL changes.
+const SETTABLE: u32 = g::O_APPEND | g::O_NONBLOCK | FASYNC | g::O_DIRECT | g::O_NOATIME;
+
+fn sys_fcntl(c: &mut Ctx<'_>, fd: Fd, cmd: u32, arg: u64) -> SysResult {
+    let f = file(c, fd)?;
+    if f.is_path_only() && !matches!(cmd, g::F_DUPFD | g::F_DUPFD_CLOEXEC | g::F_GETFD | g::F_SETFD | g::F_GETFL) {
+        return Err(Errno::EBADF);
+    }
+    match cmd {
+        g::F_DUPFD | g::F_DUPFD_CLOEXEC => {
+            let limit = anon::descriptor_limit(c.task);
+            let from = arg as u32 as u64;
+            if from >= limit || from > i32::MAX as u64 {
+                return Err(Errno::EINVAL);
+            }
+            let fd = c
+                .task
+                .files()
+                .insert(f, cmd == g::F_DUPFD_CLOEXEC, from as usize, limit)?;
+            Ok(fd.0 as u64)
+        }
+        g::F_GETFD => Ok(u64::from(c.task.files().close_on_exec(fd)?)),
+        g::F_SETFD => {
+            c.task.files().set_close_on_exec(fd, arg & 1 != 0)?;
+            Ok(0)
+        }
+        g::F_GETFL => Ok(u64::from(f.flags() & !g::O_CLOEXEC)),
+        g::F_SETFL => set_flags(c, &f, arg as u32),
+        g::F_GETLK | g::F_OFD_GETLK => get_lock(c, &f, cmd == g::F_OFD_GETLK, arg),
+        g::F_SETLK | g::F_SETLKW | g::F_OFD_SETLK | g::F_OFD_SETLKW => {
+            let description = matches!(cmd, g::F_OFD_SETLK | g::F_OFD_SETLKW);
+            let wait = matches!(cmd, g::F_SETLKW | g::F_OFD_SETLKW);
+            set_lock(c, &f, description, wait, arg)
+        }
+        g::F_GETOWN => Ok(f.owner.lock().0 as i64 as u64),
+        g::F_SETOWN => {
+            set_owner(&f, arg as i32)?;
+            Ok(0)
+        }
+        g::F_GETOWN_EX => {
+            let who = f.owner.lock().0;
+            let kind = if who < 0 { g::F_OWNER_PGRP } else { g::F_OWNER_PID };
+            UserPtr::<[i32; 2]>::new(arg).write(&[kind as i32, who.abs()])?;
+            Ok(0)
+        }
+        g::F_SETOWN_EX => {
+            let [kind, who] = UserPtr::<[i32; 2]>::new(arg).read()?;
+            match kind as u32 {
+                g::F_OWNER_TID | g::F_OWNER_PID if who >= 0 => set_owner(&f, who)?,
+                g::F_OWNER_PGRP if who >= 0 => set_owner(&f, -who)?,
+                _ => return Err(Errno::EINVAL),
+            }
+            Ok(0)
+        }
+        g::F_GETSIG => Ok(u64::from(f.owner.lock().1)),
+        g::F_SETSIG => {
+            if arg > 64 {
+                return Err(Errno::EINVAL);
+            }
+            f.owner.lock().1 = arg as u32;
+            Ok(0)
+        }
+        g::F_SETPIPE_SZ => {
+            let p = pipe::of(&f).ok_or(Errno::EBADF)?;
+            let privileged = c.task.creds().capable(cap::SYS_RESOURCE);
+            Ok(p.set_size(arg as u32 as u64, privileged)? as u64)
+        }
+        g::F_GETPIPE_SZ => Ok(pipe::of(&f).ok_or(Errno::EBADF)?.size() as u64),
+        g::F_ADD_SEALS => {
+            if f.ops().seals().is_some() && !f.writable() {
+                return Err(Errno::EPERM);
+            }
+            f.ops().add_seals(arg as u32)?;
+            Ok(0)
+        }
+        g::F_GET_SEALS => f.ops().seals().map(u64::from).ok_or(Errno::EINVAL),
+        g::F_GETLEASE => Ok(u64::from(g::F_UNLCK)),
+        g::F_DUPFD_QUERY => {
+            let other = file(c, Fd(arg as i32))?;
+            Ok(u64::from(Arc::ptr_eq(&f, &other)))
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn set_flags(c: &Ctx<'_>, f: &Arc<File>, value: u32) -> SysResult {
+    if value & g::O_NOATIME & !f.flags() != 0 {
+        let creds = c.task.creds();
+        let owner = f.inode().and_then(|i| i.attr().ok()).is_some_and(|a| a.uid == creds.fsuid);
+        if !owner && !creds.capable(cap::FOWNER) {
+            return Err(Errno::EPERM);
+        }
+    }
+    // A memory file sealed against writing or any append-only file could object here; QKernel has none.
+    f.set_flags(SETTABLE, value);
+    Ok(0)
+}
+
+fn set_owner(f: &File, who: i32) -> SysResult<()> {
+    if who == i32::MIN {
+        return Err(Errno::EINVAL);
+    }
+    let exists = match who {
+        0 => true,
+        w if w < 0 => !crate::task::table::group(w.unsigned_abs()).is_empty(),
+        w => crate::task::table::task(w as u32).is_some(),
+    };
+    if !exists {
+        return Err(Errno::ESRCH);
+    }
+    f.owner.lock().0 = who;
+    Ok(())
+}
+
+/// The bytes a `struct flock` names. Source: Linux `flock64_to_posix_lock`.
+fn lock_range(f: &Arc<File>, l: &g::flock) -> SysResult<Range> {
+    let base = match l.l_whence as u32 {
+        0 => 0,
+        1 => {
+            let pos = *f.pos.lock();
+            f.position(pos)? as i64
+        }
+        2 => f.ops().stat(f)?.size as i64,
+        _ => return Err(Errno::EINVAL),
+    };
+    let start = base.checked_add(l.l_start).ok_or(Errno::EOVERFLOW)?;
+    if start < 0 {
+        return Err(Errno::EINVAL);
+    }
+    let (start, last) = match l.l_len {
+        0 => (start, u64::MAX),
+        n if n > 0 => {
+            let last = start.checked_add(n - 1).ok_or(Errno::EOVERFLOW)?;
+            (start, if last == i64::MAX { u64::MAX } else { last as u64 })
+        }
+        n => {
+            let first = start.checked_add(n).filter(|s| *s >= 0).ok_or(Errno::EINVAL)?;
+            (first, (start - 1) as u64)
+        }
+    };
+    Ok(Range {
+        start: start as u64,
+        last,
+    })
+}
+
+fn lock_owner(c: &Ctx<'_>, f: &Arc<File>, description: bool) -> Owner {
+    if description {
+        Owner::Description(Arc::as_ptr(f) as usize)
+    } else {
+        Owner::Process(Arc::as_ptr(&c.task.files()) as usize)
+    }
+}
+
+fn lock_kind(l: &g::flock) -> SysResult<Option<Kind>> {
+    match l.l_type as u32 {
+        g::F_RDLCK => Ok(Some(Kind::Read)),
+        g::F_WRLCK => Ok(Some(Kind::Write)),
+        g::F_UNLCK => Ok(None),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+fn get_lock(c: &Ctx<'_>, f: &Arc<File>, description: bool, arg: u64) -> SysResult {
+    let p = UserPtr::<g::flock>::new(arg);
+    let mut l = p.read()?;
+    let kind = lock_kind(&l)?.ok_or(Errno::EINVAL)?;
+    if description && l.l_pid != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let range = lock_range(f, &l)?;
+    match locks::get(f, lock_owner(c, f, description), kind, range)? {
+        None => l.l_type = g::F_UNLCK as _,
+        Some((kind, range, pid)) => {
+            l.l_type = match kind {
+                Kind::Read => g::F_RDLCK,
+                Kind::Write => g::F_WRLCK,
+            } as _;
+            l.l_whence = 0;
+            l.l_start = range.start as _;
+            l.l_len = if range.last == u64::MAX {
+                0
+            } else {
+                (range.last - range.start + 1) as _
+            };
+            l.l_pid = pid;
+        }
+    }
+    p.write(&l)?;
+    Ok(0)
+}
+
+fn set_lock(c: &Ctx<'_>, f: &Arc<File>, description: bool, wait: bool, arg: u64) -> SysResult {
+    let l = UserPtr::<g::flock>::new(arg).read()?;
+    let kind = lock_kind(&l)?;
+    if description && l.l_pid != 0 {
+        return Err(Errno::EINVAL);
+    }
+    match kind {
+        Some(Kind::Read) if !f.readable() => return Err(Errno::EBADF),
+        Some(Kind::Write) if !f.writable() => return Err(Errno::EBADF),
+        _ => {}
+    }
+    let range = lock_range(f, &l)?;
+    locks::set(f, lock_owner(c, f, description), kind, range, wait)?;
+    Ok(0)
+}
+
+fn sys_flock(c: &mut Ctx<'_>, fd: Fd, op: u32) -> SysResult {
+    let f = io_file(c, fd)?;
+    locks::flock(&f, op)?;
+    Ok(0)
+}
+
+fn sys_ioctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
+    let f = io_file(c, a.fd(0))?;
+    let (request, arg) = (a.u32(1), a.u64(2));
+    match request {
+        io::FIOCLEX | io::FIONCLEX => {
+            c.task
+                .files()
+                .set_close_on_exec(a.fd(0), request == io::FIOCLEX)?;
+            return Ok(0);
+        }
+        io::FIONBIO | io::FIOASYNC => {
+            let on = UserPtr::<i32>::new(arg).read()? != 0;
+            let flag = if request == io::FIONBIO { g::O_NONBLOCK } else { FASYNC };
+            f.set_flags(flag, if on { flag } else { 0 });
+            return Ok(0);
+        }
+        io::FIONREAD if f.ops().is_regular() => {
+            let size = f.ops().stat(&f)?.size;
+            let pos = {
+                let pos = *f.pos.lock();
+                f.position(pos)?
+            };
+            let left = (size as i64).saturating_sub(pos as i64);
+            UserPtr::<i32>::new(arg).write(&(left as i32))?;
+            return Ok(0);
+        }
+        _ => {}
+    }
+    let r = f.ops().ioctl(&f, c, request, arg);
+    match (r, request) {
+        (Err(Errno::ENOTTY), io::FIGETBSZ) => {
+            let kind = f.inode().map(|i| i.file_type());
+            if !matches!(kind, Some(FileType::Regular | FileType::Directory)) {
+                return Err(Errno::ENOTTY);
+            }
+            UserPtr::<i32>::new(arg).write(&(f.ops().stat(&f)?.blksize as i32))?;
+            Ok(0)
+        }
+        (Err(Errno::ENOTTY), io::FICLONE | io::FICLONERANGE) if f.ops().is_regular() => Err(Errno::EOPNOTSUPP),
+        (r, _) => r,
+    }
+}

@@ -1,0 +1,179 @@
+//! Mounting. Source: `mount(2)`, `umount2(2)`, `pivot_root(2)`.
+
+use super::files::{Who, path_arg};
+use super::{Args, Ctx, Support::*, SysResult};
+use crate::fs::inode::FileType;
+use crate::fs::mount::{self, MOUNT_FLAGS, Mount};
+use crate::fs::path::{Dentry, Path};
+use crate::fs::walk::{self, Flags};
+use crate::rows;
+use crate::task::creds::cap;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use hal::uapi::general::{
+    MS_BIND, MS_MGC_MSK, MS_MGC_VAL, MS_MOVE, MS_NOATIME, MS_PRIVATE, MS_REC, MS_RELATIME, MS_REMOUNT, MS_SHARED,
+    MS_SLAVE, MS_STRICTATIME, MS_UNBINDABLE,
+};
+use hal::user::UserCStr;
+use qlib::Errno;
+use qlib::control::{ContainerSpec, Mount as Spec, MountKind};
+use qlib::qcall::HandleId;
+
+rows! {
+    mount: Partial("tmpfs, proc, sysfs, devpts, mqueue, cgroup2, bind, move, remount; no propagation"), sys_mount;
+    umount2: Full, |c, a| sys_umount2(c, a.cstr(0), a.u32(1));
+    pivot_root: Full, |c, a| sys_pivot_root(c, a.cstr(0), a.cstr(1));
+    open_tree: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
+    move_mount: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
+    fsopen: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
+    fsconfig: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
+    fsmount: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
+    fspick: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
+    mount_setattr: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
+    statmount: Refused(Errno::ENOSYS, "use /proc/self/mountinfo"), |_, _| Err(Errno::ENOSYS);
+    listmount: Refused(Errno::ENOSYS, "use /proc/self/mountinfo"), |_, _| Err(Errno::ENOSYS);
+    name_to_handle_at: Refused(Errno::EOPNOTSUPP, "no file system of QKernel has file handles"), |_, _| Err(Errno::EOPNOTSUPP);
+    open_by_handle_at: Refused(Errno::EOPNOTSUPP, "no file system of QKernel has file handles"), |_, _| Err(Errno::EOPNOTSUPP);
+    quotactl: Refused(Errno::ENOSYS, "no quotas"), |_, _| Err(Errno::ENOSYS);
+    quotactl_fd: Refused(Errno::ENOSYS, "no quotas"), |_, _| Err(Errno::ENOSYS);
+    swapon: Refused(Errno::EPERM, "memory is the host's business"), |_, _| Err(Errno::EPERM);
+    swapoff: Refused(Errno::EPERM, "memory is the host's business"), |_, _| Err(Errno::EPERM);
+    fanotify_init: Refused(Errno::ENOSYS, "use inotify"), |_, _| Err(Errno::ENOSYS);
+    fanotify_mark: Refused(Errno::ENOSYS, "use inotify"), |_, _| Err(Errno::ENOSYS);
+    cachestat: Refused(Errno::ENOSYS, "the page cache is the host's"), |_, _| Err(Errno::ENOSYS);
+    lookup_dcookie: Refused(Errno::ENOSYS, "gone from Linux too"), |_, _| Err(Errno::ENOSYS);
+    ustat: Refused(Errno::ENOSYS, "use statfs"), |_, _| Err(Errno::ENOSYS);
+    sysfs: Refused(Errno::ENOSYS, "use /proc/filesystems"), |_, _| Err(Errno::ENOSYS);
+}
+
+fn find(who: &Who, path: &[u8], follow: bool) -> SysResult<Path> {
+    let flags = if follow { Flags::FOLLOW } else { Flags::empty() };
+    walk::lookup(&who.fs, &who.creds, None, path, flags)
+}
+
+fn optional(p: UserCStr, addr: u64) -> SysResult<Vec<u8>> {
+    if addr == 0 { Ok(Vec::new()) } else { path_arg(p) }
+}
+
+fn sys_mount(c: &mut Ctx<'_>, a: Args) -> SysResult {
+    let source = optional(a.cstr(0), a.u64(0))?;
+    let dest = path_arg(a.cstr(1))?;
+    let fstype = optional(a.cstr(2), a.u64(2))?;
+    let mut flags = a.u32(3);
+    let data = optional(a.cstr(4), a.u64(4))?;
+    if flags & MS_MGC_MSK == MS_MGC_VAL {
+        flags &= !MS_MGC_MSK;
+    }
+    let who = Who::of(c);
+    let at = find(&who, &dest, true)?;
+    if !who.creds.capable(cap::SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let mut keep = u64::from(flags) & MOUNT_FLAGS;
+    if flags & (MS_NOATIME | MS_STRICTATIME) == 0 {
+        keep |= u64::from(MS_RELATIME);
+    }
+    if flags & MS_REMOUNT != 0 {
+        let m = mount::of_root(&at)?;
+        m.flags.store(keep, Ordering::Relaxed);
+    } else if flags & MS_BIND != 0 {
+        let from = find(&who, &source, true)?;
+        mount::bind(&from, &at, flags & MS_REC != 0)?;
+    } else if flags & (MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE) != 0 {
+        // Nothing propagates between trees of mounts, which is what private means.
+        mount::of_root(&at)?;
+    } else if flags & MS_MOVE != 0 {
+        let from = find(&who, &source, true)?;
+        mount::relocate(from, &at)?;
+    } else {
+        let root = new_root(&fstype, &source, &data, keep)?;
+        let is_dir = root.inode().file_type() == FileType::Directory;
+        if is_dir != (at.inode().file_type() == FileType::Directory) {
+            return Err(Errno::ENOTDIR);
+        }
+        mount::attach(&Mount::new(root, &source, &fstype, &data, keep), &at)?;
+    }
+    Ok(0)
+}
+
+fn new_root(fstype: &[u8], source: &[u8], data: &[u8], flags: u64) -> SysResult<alloc::sync::Arc<Dentry>> {
+    let kind = match fstype {
+        b"tmpfs" | b"ramfs" => MountKind::Tmpfs,
+        b"proc" => MountKind::Proc,
+        b"sysfs" => MountKind::Sysfs,
+        b"devpts" => MountKind::DevPts,
+        b"mqueue" => MountKind::Mqueue,
+        b"cgroup2" => MountKind::Cgroup,
+        _ => return Err(Errno::ENODEV),
+    };
+    let spec = Spec {
+        kind,
+        destination: Vec::new(),
+        source: source.to_vec(),
+        fstype: fstype.to_vec(),
+        flags,
+        options: data.to_vec(),
+        handle: HandleId::NONE,
+        name: Vec::new(),
+    };
+    mount::build::root_dentry(&spec, &ContainerSpec::default(), false)
+}
+
+fn sys_umount2(c: &mut Ctx<'_>, path: UserCStr, flags: u32) -> SysResult {
+    const FORCE: u32 = 1;
+    const DETACH: u32 = 2;
+    const EXPIRE: u32 = 4;
+    const NOFOLLOW: u32 = 8;
+    if flags & !(FORCE | DETACH | EXPIRE | NOFOLLOW) != 0 || flags & EXPIRE != 0 && flags & (FORCE | DETACH) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let path = path_arg(path)?;
+    let who = Who::of(c);
+    let at = find(&who, &path, flags & NOFOLLOW == 0)?;
+    if !who.creds.capable(cap::SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    if flags & EXPIRE != 0 {
+        // Marked as expired by the first call, unmounted by the second: nothing expires here.
+        return Err(Errno::EAGAIN);
+    }
+    mount::detach(at, flags & DETACH != 0)?;
+    Ok(0)
+}
+
+fn sys_pivot_root(c: &mut Ctx<'_>, new_root: UserCStr, put_old: UserCStr) -> SysResult {
+    let who = Who::of(c);
+    if !who.creds.capable(cap::SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let new_root = walk::lookup(
+        &who.fs,
+        &who.creds,
+        None,
+        &path_arg(new_root)?,
+        Flags::FOLLOW | Flags::DIRECTORY,
+    )?;
+    let put_old = walk::lookup(
+        &who.fs,
+        &who.creds,
+        None,
+        &path_arg(put_old)?,
+        Flags::FOLLOW | Flags::DIRECTORY,
+    )?;
+    let old_root = who.fs.root();
+    mount::pivot(&old_root, &new_root, &put_old)?;
+    // Every process whose root or working directory was the old root moves along.
+    for p in crate::task::table::processes() {
+        let tasks = p.tasks.lock().clone();
+        for t in tasks {
+            let fs = t.fs();
+            if fs.root().same(&old_root) {
+                fs.set_root(new_root.clone());
+            }
+            if fs.cwd().same(&old_root) {
+                fs.set_cwd(new_root.clone());
+            }
+        }
+    }
+    Ok(0)
+}
