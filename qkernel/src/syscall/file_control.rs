@@ -27,7 +27,12 @@ const SETTABLE: u32 = g::O_APPEND | g::O_NONBLOCK | FASYNC | g::O_DIRECT | g::O_
 
 fn sys_fcntl(c: &mut Ctx<'_>, fd: Fd, cmd: u32, arg: u64) -> SysResult {
     let f = file(c, fd)?;
-    if f.is_path_only() && !matches!(cmd, g::F_DUPFD | g::F_DUPFD_CLOEXEC | g::F_GETFD | g::F_SETFD | g::F_GETFL) {
+    if f.is_path_only()
+        && !matches!(
+            cmd,
+            g::F_DUPFD | g::F_DUPFD_CLOEXEC | g::F_GETFD | g::F_SETFD | g::F_GETFL
+        )
+    {
         return Err(Errno::EBADF);
     }
     match cmd {
@@ -110,7 +115,10 @@ fn sys_fcntl(c: &mut Ctx<'_>, fd: Fd, cmd: u32, arg: u64) -> SysResult {
 fn set_flags(c: &Ctx<'_>, f: &Arc<File>, value: u32) -> SysResult {
     if value & g::O_NOATIME & !f.flags() != 0 {
         let creds = c.task.creds();
-        let owner = f.inode().and_then(|i| i.attr().ok()).is_some_and(|a| a.uid == creds.fsuid);
+        let owner = f
+            .inode()
+            .and_then(|i| i.attr().ok())
+            .is_some_and(|a| a.uid == creds.fsuid);
         if !owner && !creds.capable(cap::FOWNER) {
             return Err(Errno::EPERM);
         }
@@ -248,7 +256,11 @@ fn sys_ioctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
         }
         io::FIONBIO | io::FIOASYNC => {
             let on = UserPtr::<i32>::new(arg).read()? != 0;
-            let flag = if request == io::FIONBIO { g::O_NONBLOCK } else { FASYNC };
+            let flag = if request == io::FIONBIO {
+                g::O_NONBLOCK
+            } else {
+                FASYNC
+            };
             f.set_flags(flag, if on { flag } else { 0 });
             return Ok(0);
         }
@@ -274,7 +286,9 @@ fn sys_ioctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
             UserPtr::<i32>::new(arg).write(&(f.ops().stat(&f)?.blksize as i32))?;
             Ok(0)
         }
-        (Err(Errno::ENOTTY), io::FICLONE | io::FICLONERANGE) if f.ops().is_regular() => Err(Errno::EOPNOTSUPP),
+        (Err(Errno::ENOTTY), io::FICLONE | io::FICLONERANGE) if f.ops().is_regular() => {
+            Err(Errno::EOPNOTSUPP)
+        }
         (r, _) => r,
     }
 }

@@ -74,7 +74,11 @@ fn sys_sendfile(c: &mut Ctx<'_>, a: Args) -> SysResult {
     }
     let offset = UserPtr::<i64>::nonnull(a.u64(2));
     if input.ops().is_stream() {
-        return Err(if offset.is_some() { Errno::ESPIPE } else { Errno::EINVAL });
+        return Err(if offset.is_some() {
+            Errno::ESPIPE
+        } else {
+            Errno::EINVAL
+        });
     }
     if out.append() {
         return Err(Errno::EINVAL);
@@ -145,7 +149,10 @@ fn sys_copy_file_range(c: &mut Ctx<'_>, a: Args) -> SysResult {
     if !input.readable() || !out.writable() || out.append() {
         return Err(Errno::EBADF);
     }
-    let (in_off, out_off) = (UserPtr::<i64>::nonnull(a.u64(1)), UserPtr::<i64>::nonnull(a.u64(3)));
+    let (in_off, out_off) = (
+        UserPtr::<i64>::nonnull(a.u64(1)),
+        UserPtr::<i64>::nonnull(a.u64(3)),
+    );
     let position = |p: Option<UserPtr<i64>>, f: &Arc<File>| -> SysResult<u64> {
         match p {
             Some(p) => u64::try_from(p.read()?).map_err(|_| Errno::EINVAL),

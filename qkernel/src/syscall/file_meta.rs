@@ -10,11 +10,11 @@ use crate::fs::walk::{check, writable};
 use crate::rows;
 use crate::task::creds::Creds;
 use alloc::sync::Arc;
-use hal::uapi::general::{
-    self as g, AT_EACCESS, AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, MS_NOEXEC, statfs64,
-    statx, timeval,
-};
 use hal::uapi::Plain;
+use hal::uapi::general::{
+    self as g, AT_EACCESS, AT_EMPTY_PATH, AT_FDCWD, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW, MS_NOEXEC,
+    statfs64, statx, timeval,
+};
 use hal::user::{UserCStr, UserPtr};
 use qlib::Errno;
 use qlib::qcall::HostStatFs;

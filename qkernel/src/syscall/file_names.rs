@@ -73,7 +73,12 @@ fn mknodat(c: &mut Ctx<'_>, dirfd: i32, path: UserCStr, mode: u32, dev: u32) -> 
 }
 
 /// The directory and name of something to remove; `dots` is the error for a path that ends in `.`.
-fn victim(c: &Ctx<'_>, dirfd: i32, path: &[u8], dots: Errno) -> SysResult<(crate::fs::path::Path, Vec<u8>, bool)> {
+fn victim(
+    c: &Ctx<'_>,
+    dirfd: i32,
+    path: &[u8],
+    dots: Errno,
+) -> SysResult<(crate::fs::path::Path, Vec<u8>, bool)> {
     let who = Who::of(c);
     let at = super::files::start(c, dirfd, path)?;
     let (dir, last) = walk::parent_of(&who.fs, &who.creds, at.as_ref(), path)?;
@@ -81,7 +86,11 @@ fn victim(c: &Ctx<'_>, dirfd: i32, path: &[u8], dots: Errno) -> SysResult<(crate
         Last::Name(name, slash) if name.len() <= walk::NAME_MAX => Ok((dir, name, slash)),
         Last::Name(..) => Err(Errno::ENAMETOOLONG),
         Last::Dot => Err(dots),
-        Last::DotDot => Err(if dots == Errno::EINVAL { Errno::ENOTEMPTY } else { dots }),
+        Last::DotDot => Err(if dots == Errno::EINVAL {
+            Errno::ENOTEMPTY
+        } else {
+            dots
+        }),
         Last::Root => Err(if dots == Errno::EINVAL { Errno::EBUSY } else { dots }),
     }
 }
@@ -231,7 +240,9 @@ fn getdents(c: &mut Ctx<'_>, a: Args, wide: bool) -> SysResult {
         wide,
         full: false,
     };
-    if f.path().is_none_or(|p| p.inode().file_type() != FileType::Directory) {
+    if f.path()
+        .is_none_or(|p| p.inode().file_type() != FileType::Directory)
+    {
         return Err(Errno::ENOTDIR);
     }
     if f.path().is_some_and(|p| p.dentry.is_deleted()) {

@@ -10,8 +10,9 @@ use crate::fs::walk::Flags;
 use crate::rows;
 use core::sync::atomic::Ordering;
 use hal::uapi::general::{
-    AT_FDCWD, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_LARGEFILE, O_PATH, O_TMPFILE, O_TRUNC, O_WRONLY, RESOLVE_BENEATH,
-    RESOLVE_CACHED, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_how,
+    AT_FDCWD, O_CLOEXEC, O_CREAT, O_DIRECTORY, O_LARGEFILE, O_PATH, O_TMPFILE, O_TRUNC, O_WRONLY,
+    RESOLVE_BENEATH, RESOLVE_CACHED, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV, open_how,
 };
 use hal::user::{UserCStr, UserPtr};
 use qlib::Errno;
@@ -71,12 +72,7 @@ fn sys_openat2(c: &mut Ctx<'_>, a: Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     if flags & O_PATH != 0
-        && flags
-            & !(O_PATH
-                | O_CLOEXEC
-                | O_DIRECTORY
-                | hal::uapi::general::O_NOFOLLOW)
-            != 0
+        && flags & !(O_PATH | O_CLOEXEC | O_DIRECTORY | hal::uapi::general::O_NOFOLLOW) != 0
     {
         return Err(Errno::EINVAL);
     }
@@ -141,7 +137,11 @@ fn sys_close_range(c: &mut Ctx<'_>, first: u32, last: u32, flags: u32) -> SysRes
     }
     let files = c.task.files();
     let range = first as i64..=last as i64;
-    for (fd, _) in files.list().into_iter().filter(|(fd, _)| range.contains(&i64::from(fd.0))) {
+    for (fd, _) in files
+        .list()
+        .into_iter()
+        .filter(|(fd, _)| range.contains(&i64::from(fd.0)))
+    {
         if flags & CLOEXEC != 0 {
             // Another thread may have closed it meanwhile.
             let _ = files.set_close_on_exec(fd, true);

@@ -71,7 +71,11 @@ fn permit(o: &Object, name: &[u8], creds: &Creds, write: bool) -> SysResult<()> 
         return check(creds, &attr, if write { 2 } else { 4 });
     }
     if name.starts_with(b"trusted.") {
-        return if creds.capable(cap::SYS_ADMIN) { Ok(()) } else { Err(denied) };
+        return if creds.capable(cap::SYS_ADMIN) {
+            Ok(())
+        } else {
+            Err(denied)
+        };
     }
     if name.starts_with(b"security.") {
         let needed = if name == b"security.capability" {

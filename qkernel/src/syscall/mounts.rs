@@ -11,8 +11,8 @@ use crate::task::creds::cap;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use hal::uapi::general::{
-    MS_BIND, MS_MGC_MSK, MS_MGC_VAL, MS_MOVE, MS_NOATIME, MS_PRIVATE, MS_REC, MS_RELATIME, MS_REMOUNT, MS_SHARED,
-    MS_SLAVE, MS_STRICTATIME, MS_UNBINDABLE,
+    MS_BIND, MS_MGC_MSK, MS_MGC_VAL, MS_MOVE, MS_NOATIME, MS_PRIVATE, MS_REC, MS_RELATIME, MS_REMOUNT,
+    MS_SHARED, MS_SLAVE, MS_STRICTATIME, MS_UNBINDABLE,
 };
 use hal::user::UserCStr;
 use qlib::Errno;
@@ -34,14 +34,7 @@ rows! {
     listmount: Refused(Errno::ENOSYS, "use /proc/self/mountinfo"), |_, _| Err(Errno::ENOSYS);
     name_to_handle_at: Refused(Errno::EOPNOTSUPP, "no file system of QKernel has file handles"), |_, _| Err(Errno::EOPNOTSUPP);
     open_by_handle_at: Refused(Errno::EOPNOTSUPP, "no file system of QKernel has file handles"), |_, _| Err(Errno::EOPNOTSUPP);
-    quotactl: Refused(Errno::ENOSYS, "no quotas"), |_, _| Err(Errno::ENOSYS);
-    quotactl_fd: Refused(Errno::ENOSYS, "no quotas"), |_, _| Err(Errno::ENOSYS);
-    swapon: Refused(Errno::EPERM, "memory is the host's business"), |_, _| Err(Errno::EPERM);
-    swapoff: Refused(Errno::EPERM, "memory is the host's business"), |_, _| Err(Errno::EPERM);
-    fanotify_init: Refused(Errno::ENOSYS, "use inotify"), |_, _| Err(Errno::ENOSYS);
-    fanotify_mark: Refused(Errno::ENOSYS, "use inotify"), |_, _| Err(Errno::ENOSYS);
     cachestat: Refused(Errno::ENOSYS, "the page cache is the host's"), |_, _| Err(Errno::ENOSYS);
-    lookup_dcookie: Refused(Errno::ENOSYS, "gone from Linux too"), |_, _| Err(Errno::ENOSYS);
     ustat: Refused(Errno::ENOSYS, "use statfs"), |_, _| Err(Errno::ENOSYS);
     sysfs: Refused(Errno::ENOSYS, "use /proc/filesystems"), |_, _| Err(Errno::ENOSYS);
 }
@@ -124,7 +117,9 @@ fn sys_umount2(c: &mut Ctx<'_>, path: UserCStr, flags: u32) -> SysResult {
     const DETACH: u32 = 2;
     const EXPIRE: u32 = 4;
     const NOFOLLOW: u32 = 8;
-    if flags & !(FORCE | DETACH | EXPIRE | NOFOLLOW) != 0 || flags & EXPIRE != 0 && flags & (FORCE | DETACH) != 0 {
+    if flags & !(FORCE | DETACH | EXPIRE | NOFOLLOW) != 0
+        || flags & EXPIRE != 0 && flags & (FORCE | DETACH) != 0
+    {
         return Err(Errno::EINVAL);
     }
     let path = path_arg(path)?;
