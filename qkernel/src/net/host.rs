@@ -45,7 +45,13 @@ impl HostSocket {
         Self { host, kind }
     }
 
-    fn wait(&self, events: Events, patience: Patience, deadline: Option<u64>, timeout: Errno) -> Result<(), Errno> {
+    fn wait(
+        &self,
+        events: Events,
+        patience: Patience,
+        deadline: Option<u64>,
+        timeout: Errno,
+    ) -> Result<(), Errno> {
         wait_host(self.host.handle(), events, deadline).map_err(|e| patience.error(e, timeout))
     }
 
@@ -215,8 +221,8 @@ impl Socket for HostSocket {
             }
             SIOCGIFCONF => self.interface_list(arg),
             // SIOCGIF*, SIOCSIF* and SIOCETHTOOL's kin: a struct ifreq of 40 bytes; those with pointers in it are refused.
-            0x8910 | 0x8913 | 0x8915 | 0x8917 | 0x8919 | 0x891b | 0x891d | 0x8921 | 0x8927 | 0x8933 | 0x8942
-            | 0x8970 => {
+            0x8910 | 0x8913 | 0x8915 | 0x8917 | 0x8919 | 0x891b | 0x891d | 0x8921 | 0x8927 | 0x8933
+            | 0x8942 | 0x8970 => {
                 let user = UserSlice::new(arg, 40)?;
                 let mut b = user.to_vec(40)?;
                 let r = host::ioctl(self.host.handle(), request, &mut b)?;

@@ -64,10 +64,12 @@ pub fn get(file: &SocketFile, level: u32, name: u32) -> Option<Vec<u8>> {
 /// Sets an option the kernel keeps; `None` = it is the socket's.
 pub fn set(file: &SocketFile, level: u32, name: u32, value: &[u8]) -> Option<Result<(), Errno>> {
     let t = (level == SOL_SOCKET).then(|| timeout(file, name)).flatten()?;
-    let Some((Ok(s), Ok(us))) = value
-        .get(..16)
-        .map(|v| (v[..8].try_into().map(i64::from_ne_bytes), v[8..].try_into().map(i64::from_ne_bytes)))
-    else {
+    let Some((Ok(s), Ok(us))) = value.get(..16).map(|v| {
+        (
+            v[..8].try_into().map(i64::from_ne_bytes),
+            v[8..].try_into().map(i64::from_ne_bytes),
+        )
+    }) else {
         return Some(Err(Errno::EINVAL));
     };
     if !(0..1_000_000).contains(&us) {
@@ -76,7 +78,9 @@ pub fn set(file: &SocketFile, level: u32, name: u32, value: &[u8]) -> Option<Res
     // A negative time is one that has passed already, as Linux takes it.
     let ns = match s {
         s if s < 0 => 1,
-        s => (s as u64).saturating_mul(1_000_000_000).saturating_add(us as u64 * 1000),
+        s => (s as u64)
+            .saturating_mul(1_000_000_000)
+            .saturating_add(us as u64 * 1000),
     };
     t.store(ns, Ordering::Relaxed);
     Some(Ok(()))

@@ -25,6 +25,8 @@ pub mod file_xattr;
 pub mod files;
 pub mod inotify;
 pub mod mounts;
+pub mod socket;
+pub mod sockmsg;
 
 use crate::fs::fdtable::Fd;
 use crate::task::Task;
@@ -140,6 +142,8 @@ pub const FAMILIES: &[&[Row]] = &[
     poll::ROWS,
     process::ROWS,
     signals::ROWS,
+    socket::ROWS,
+    sockmsg::ROWS,
     system::ROWS,
     time::ROWS,
 ];

@@ -2,8 +2,8 @@
 
 use crate::fs::fdtable::Fd;
 use crate::fs::file::File;
-use crate::net::cmsg::{self, MAX_RIGHTS, SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET};
 use crate::net::PeerCred;
+use crate::net::cmsg::{self, MAX_RIGHTS, SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET};
 use crate::task::Task;
 use crate::task::creds::cap;
 use alloc::sync::Arc;

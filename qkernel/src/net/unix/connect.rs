@@ -19,7 +19,11 @@ impl UnixSocket {
             let s = self.state.lock();
             // Binding by family alone twice is fine, as Linux has it.
             if s.name.is_some() {
-                return if addr.len() == 2 { Ok(()) } else { Err(Errno::EINVAL) };
+                return if addr.len() == 2 {
+                    Ok(())
+                } else {
+                    Err(Errno::EINVAL)
+                };
             }
         }
         let n = name::bind(ctx.task, addr, self)?;
@@ -32,7 +36,11 @@ impl UnixSocket {
             return Err(Errno::EOPNOTSUPP);
         }
         // A negative backlog is a large one.
-        let limit = if backlog < 0 { MAX_BACKLOG } else { backlog.min(MAX_BACKLOG) } as usize;
+        let limit = if backlog < 0 {
+            MAX_BACKLOG
+        } else {
+            backlog.min(MAX_BACKLOG)
+        } as usize;
         {
             let mut s = self.state.lock();
             if s.name.is_none() {
@@ -56,6 +64,17 @@ impl UnixSocket {
     }
 
     pub(super) fn do_connect(&self, task: &Task, addr: &[u8], patience: Patience) -> Result<(), Errno> {
+        self.connect_as(cred_of(task), task.creds().groups.clone(), addr, patience)
+    }
+
+    /// Connects on behalf of somebody.
+    pub(super) fn connect_as(
+        &self,
+        cred: PeerCred,
+        groups: Arc<Vec<u32>>,
+        addr: &[u8],
+        patience: Patience,
+    ) -> Result<(), Errno> {
         if addr.len() < 2 {
             return Err(Errno::EINVAL);
         }
@@ -72,7 +91,7 @@ impl UnixSocket {
                 Phase::Listening { .. } => return Err(Errno::EINVAL),
             }
         }
-        let r = self.connect_stream(task, addr, patience);
+        let r = self.connect_stream(cred, groups, addr, patience);
         if r.is_err() {
             self.state.lock().phase = Phase::Idle;
         }
@@ -80,7 +99,11 @@ impl UnixSocket {
     }
 
     fn connect_datagram(&self, addr: &[u8], unspecified: bool) -> Result<(), Errno> {
-        let target = if unspecified { None } else { Some(name::find(addr, kind::DGRAM)?) };
+        let target = if unspecified {
+            None
+        } else {
+            Some(name::find(addr, kind::DGRAM)?)
+        };
         if let Some(t) = &target {
             let s = t.state.lock();
             if let Some(p) = s.peer.upgrade()
@@ -90,22 +113,32 @@ impl UnixSocket {
             }
         }
         let mut s = self.state.lock();
-        s.phase = if target.is_some() { Phase::Connected } else { Phase::Idle };
+        s.phase = if target.is_some() {
+            Phase::Connected
+        } else {
+            Phase::Idle
+        };
         s.peer = target.map_or_else(Weak::new, |t| Arc::downgrade(&t));
         Ok(())
     }
 
-    fn connect_stream(&self, task: &Task, addr: &[u8], patience: Patience) -> Result<(), Errno> {
+    fn connect_stream(
+        &self,
+        cred: PeerCred,
+        groups: Arc<Vec<u32>>,
+        addr: &[u8],
+        patience: Patience,
+    ) -> Result<(), Errno> {
         let listener = name::find(addr, self.kind)?;
         let server = UnixSocket::new(self.kind);
         {
             let mut s = server.state.lock();
             s.phase = Phase::Connected;
             s.peer = self.me.clone();
-            s.peer_cred = Some(cred_of(task));
-            s.peer_groups = task.creds().groups.clone();
+            s.peer_cred = Some(cred);
+            s.peer_groups = groups;
         }
-        let mut try_enter = || {
+        let try_enter = || {
             let mut l = listener.state.lock();
             let (name, pass_cred) = (l.name.clone(), l.pass_cred);
             let Phase::Listening { backlog, pending } = &mut l.phase else {

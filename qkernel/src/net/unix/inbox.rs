@@ -27,7 +27,9 @@ impl Rights {
     /// # Errors
     /// ETOOMANYREFS when too many are under way.
     pub fn new(files: Vec<Arc<File>>) -> Result<Self, Errno> {
-        if !files.is_empty() && IN_FLIGHT.fetch_add(files.len(), Ordering::Relaxed) + files.len() > MAX_IN_FLIGHT {
+        if !files.is_empty()
+            && IN_FLIGHT.fetch_add(files.len(), Ordering::Relaxed) + files.len() > MAX_IN_FLIGHT
+        {
             IN_FLIGHT.fetch_sub(files.len(), Ordering::Relaxed);
             return Err(Errno::ETOOMANYREFS);
         }

@@ -8,11 +8,10 @@ pub mod connect;
 pub mod inbox;
 pub mod name;
 pub mod options;
+mod path;
 pub mod transfer;
 
-use super::{
-    Outgoing, Patience, PeerCred, Received, Socket, SocketProvider, family, kind,
-};
+use super::{Outgoing, Patience, PeerCred, Received, Socket, SocketProvider, family, kind};
 use crate::fs::file::PollSource;
 use crate::sched::wait::{Events, WaitQueue};
 use crate::syscall::Ctx;

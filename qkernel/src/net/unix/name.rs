@@ -113,8 +113,7 @@ pub(super) fn release(name: &Name) {
 pub(super) fn bind(task: &Task, addr: &[u8], socket: &UnixSocket) -> Result<Arc<Name>, Errno> {
     let path = path_of(addr)?;
     match path.first() {
-        None => autobind(socket),
-        Some(0) => claim(Address::Abstract(path.to_vec()), path.to_vec(), socket),
+        None | Some(0) => bind_abstract(addr, socket),
         Some(_) => {
             let path = cut(path);
             let address = super::path::make(task, path)?;
@@ -125,11 +124,23 @@ pub(super) fn bind(task: &Task, addr: &[u8], socket: &UnixSocket) -> Result<Arc<
     }
 }
 
+/// Gives a socket an abstract name; an empty address makes one up.
+///
+/// # Errors
+/// EADDRINUSE, EINVAL.
+pub(super) fn bind_abstract(addr: &[u8], socket: &UnixSocket) -> Result<Arc<Name>, Errno> {
+    match path_of(addr)? {
+        [] => autobind(socket),
+        path @ [0, ..] => claim(Address::Abstract(path.to_vec()), path.to_vec(), socket),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
 /// Gives a socket an abstract name nobody has.
 ///
 /// # Errors
 /// ENOSPC when all are taken.
-pub(super) fn autobind(socket: &UnixSocket) -> Result<Arc<Name>, Errno> {
+fn autobind(socket: &UnixSocket) -> Result<Arc<Name>, Errno> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..0x10_0000 {
         let n = NEXT.fetch_add(1, Ordering::Relaxed) & 0xf_ffff;

@@ -35,8 +35,15 @@ impl UnixSocket {
             so::RCVBUF => s.receive_buffer as u32,
             so::PASSCRED => u32::from(s.pass_cred),
             so::RCVLOWAT => 1,
-            so::REUSEADDR | so::REUSEPORT | so::KEEPALIVE | so::BROADCAST | so::DEBUG | so::DONTROUTE | so::OOBINLINE
-            | so::PRIORITY | so::TIMESTAMP => 0,
+            so::REUSEADDR
+            | so::REUSEPORT
+            | so::KEEPALIVE
+            | so::BROADCAST
+            | so::DEBUG
+            | so::DONTROUTE
+            | so::OOBINLINE
+            | so::PRIORITY
+            | so::TIMESTAMP => 0,
             so::LINGER => return Ok(alloc::vec![0; 8]),
             so::PEERCRED => {
                 let c = s.peer_cred;
@@ -72,8 +79,16 @@ impl UnixSocket {
             so::PASSCRED => s.pass_cred = v != 0,
             so::SNDBUF | so::SNDBUFFORCE => s.send_buffer = sized(MIN_SEND),
             so::RCVBUF | so::RCVBUFFORCE => s.receive_buffer = sized(MIN_RECEIVE),
-            so::REUSEADDR | so::KEEPALIVE | so::BROADCAST | so::DONTROUTE | so::OOBINLINE | so::PRIORITY
-            | so::LINGER | so::RCVLOWAT | so::TIMESTAMP | so::DEBUG => {}
+            so::REUSEADDR
+            | so::KEEPALIVE
+            | so::BROADCAST
+            | so::DONTROUTE
+            | so::OOBINLINE
+            | so::PRIORITY
+            | so::LINGER
+            | so::RCVLOWAT
+            | so::TIMESTAMP
+            | so::DEBUG => {}
             so::REUSEPORT => return Err(Errno::EOPNOTSUPP),
             _ => return Err(Errno::ENOPROTOOPT),
         }

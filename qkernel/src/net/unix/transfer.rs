@@ -24,7 +24,12 @@ struct Taken {
 }
 
 impl UnixSocket {
-    pub(super) fn do_send(&self, src: &mut Src<'_>, out: &Outgoing<'_>, patience: Patience) -> Result<usize, Errno> {
+    pub(super) fn do_send(
+        &self,
+        src: &mut Src<'_>,
+        out: &Outgoing<'_>,
+        patience: Patience,
+    ) -> Result<usize, Errno> {
         if out.flags & msg::OOB != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -34,7 +39,11 @@ impl UnixSocket {
         }
         if out.addr.is_some_and(|a| !a.is_empty()) {
             let connected = matches!(self.state.lock().phase, Phase::Connected);
-            return Err(if connected { Errno::EISCONN } else { Errno::EOPNOTSUPP });
+            return Err(if connected {
+                Errno::EISCONN
+            } else {
+                Errno::EOPNOTSUPP
+            });
         }
         let mut rights = Rights::new(given.rights)?;
         let mut done = 0;
@@ -207,9 +216,18 @@ impl UnixSocket {
         Ok(len)
     }
 
-    pub(super) fn do_receive(&self, dst: &mut Dest<'_>, flags: u32, patience: Patience) -> Result<Received, Errno> {
+    pub(super) fn do_receive(
+        &self,
+        dst: &mut Dest<'_>,
+        flags: u32,
+        patience: Patience,
+    ) -> Result<Received, Errno> {
         if flags & (msg::OOB | msg::ERRQUEUE) != 0 {
-            return Err(if flags & msg::OOB != 0 { Errno::EINVAL } else { Errno::EAGAIN });
+            return Err(if flags & msg::OOB != 0 {
+                Errno::EINVAL
+            } else {
+                Errno::EAGAIN
+            });
         }
         let stream = self.kind == kind::STREAM;
         let mut got = Received::default();
@@ -217,7 +235,7 @@ impl UnixSocket {
         loop {
             let want = dst.remaining();
             let peek = flags & msg::PEEK != 0;
-            let mut look = || self.try_take(want, peek, stream);
+            let look = || self.try_take(want, peek, stream);
             let taken = match look() {
                 Some(t) => t,
                 None if patience.nonblock => Err(Errno::EAGAIN),
