@@ -226,7 +226,7 @@ def cases():
     ]
     for name, change, *words in broken:
         yield Case(name, run_of(change, *words))
-    yield Case("config.json is no JSON", run_of(lambda c: None, "config.json", "line 3", text=lambda t: t.replace(",\n", ";\n", 2)))
+    yield Case("config.json is no JSON", run_of(lambda c: None, "config.json", "line 2", text=lambda t: t.replace(",\n", ";\n", 2)))
     for body in (missing_bundle, missing_config, wrong_architecture, second_create, start_of_stopped, unknown_container, bad_id, wrong_usage,
                  log_as_json, closed_stdout, kill_each_process, kill_while_starting):
         yield Case(body.__name__.replace("_", " "), body)

@@ -55,6 +55,15 @@ impl Cgroup {
         }
     }
 
+    /// The directories that [`Cgroup::create`] would make: recorded first, they are found whatever happens in between.
+    pub fn planned(cgroups_path: Option<&Path>, id: &str) -> Result<Vec<PathBuf>, Error> {
+        let hierarchies = hierarchy::of_this_process()?;
+        Ok(hierarchies
+            .iter()
+            .map(|h| h.directory(cgroups_path, id))
+            .collect())
+    }
+
     fn make(mut self, hierarchies: &[Hierarchy], at: Option<&Path>, id: &str) -> Result<Self, Error> {
         for h in hierarchies {
             let path = h.directory(at, id);

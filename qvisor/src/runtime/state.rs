@@ -94,7 +94,7 @@ pub struct StatusRecord {
 pub struct Record {
     /// Container id.
     pub id: String,
-    /// The sandbox process; 0 until there is one.
+    /// The sandbox process; the creator's until there is one.
     pub pid: i32,
     /// When that process started, clock ticks after boot: tells it from a later process of the same number.
     pub pid_start: u64,

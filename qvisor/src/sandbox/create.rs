@@ -104,6 +104,27 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
     let linux = spec.linux().as_ref();
     let at = linux.and_then(|l| l.cgroups_path().as_deref());
     let limits = linux.and_then(|l| l.resources().as_ref());
+    // Until there is a sandbox process, ours stands for it: should it be killed before then, what it made is on record.
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let mut record = Record {
+        id: request.id.to_owned(),
+        pid: own,
+        pid_start: process_start(own).unwrap_or(0),
+        bundle: request.bundle.to_path_buf(),
+        rootfs: rootfs.clone(),
+        created: now_rfc3339(),
+        owner: rustix::process::getuid().as_raw(),
+        platform: choice.platform.to_string(),
+        cgroups: Cgroup::planned(at, request.id)?,
+        annotations: spec
+            .annotations()
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .collect(),
+        detached: false,
+    };
+    dir.set_record(&record)?;
     let cgroup = undo.cgroup.insert(Cgroup::create(at, request.id, limits)?);
 
     let (sync, child_sync) = socket::message_pair().doing("make the start-up channel")?;
@@ -119,7 +140,7 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
         id: request.id.to_owned(),
         state_dir: dir.path().canonicalize().at("find", dir.path())?,
         bundle: request.bundle.to_path_buf(),
-        rootfs: rootfs.clone(),
+        rootfs,
         overlay: request.overlay,
         platform: choice.platform.to_string(),
         cgroups: cgroup.paths(),
@@ -137,25 +158,9 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
     drop((child_sync, console, log, order_fd));
     let pid = child.id() as i32;
     cgroup.add(pid)?;
-    let record = Record {
-        id: request.id.to_owned(),
-        pid,
-        pid_start: process_start(pid).unwrap_or(0),
-        bundle: request.bundle.to_path_buf(),
-        rootfs,
-        created: now_rfc3339(),
-        owner: rustix::process::getuid().as_raw(),
-        platform: order.platform.clone(),
-        cgroups: cgroup.paths(),
-        annotations: order
-            .spec
-            .annotations()
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .collect(),
-        detached: false,
-    };
+    record.pid = pid;
+    record.pid_start = process_start(pid).unwrap_or(0);
+    record.cgroups = cgroup.paths();
     dir.set_record(&record)?;
     go(&sync)?;
     attend(&sync, child, &order.spec, &record)?;
