@@ -9,6 +9,7 @@ mod runtime;
 mod sandbox;
 mod seccomp;
 mod sys;
+mod vcpu;
 mod vm;
 
 fn main() -> std::process::ExitCode {

@@ -1,6 +1,9 @@
 //! Serves what QKernel may ask of the host (qcalls). The guest's words are copied, then checked, then acted on.
 
 pub mod channel;
+mod table;
+
+pub use table::{HandleTable, Named};
 
 use qlib::Errno;
 use qlib::qcall::{HandleId, Op, Reply, Request};

@@ -3,16 +3,17 @@
 use super::{Bells, Error, Exit, ask};
 use arch::aarch64::boot::BootCpu;
 use arch::aarch64::{doorbell, vector};
+use arch::boot::CpuFeatures;
 use kvm_bindings::{
     KVM_ARM_VCPU_PSCI_0_2, KVM_DEV_ARM_VGIC_CTRL_INIT, KVM_DEV_ARM_VGIC_GRP_ADDR, KVM_DEV_ARM_VGIC_GRP_CTRL,
     KVM_DEV_ARM_VGIC_GRP_NR_IRQS, KVM_REG_ARM_CORE, KVM_REG_ARM64, KVM_REG_ARM64_SYSREG, KVM_REG_SIZE_U64,
     KVM_VGIC_V3_ADDR_TYPE_DIST, KVM_VGIC_V3_ADDR_TYPE_REDIST, kvm_create_device, kvm_device_attr,
     kvm_device_type_KVM_DEV_TYPE_ARM_VGIC_V3, kvm_vcpu_init,
 };
-use kvm_ioctls::{DeviceFd, IoEventAddress, NoDatamatch, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{DeviceFd, IoEventAddress, Kvm, NoDatamatch, VcpuExit, VcpuFd, VmFd};
 
 pub use arch::aarch64::boot::{RAM_BASE, boot_cpu};
-pub use arch::aarch64::paging::{DEVICE_MAPS, KERNEL_HALF, Pte};
+pub use arch::aarch64::paging::{DEVICE_MAPS, KERNEL_HALF, Pte, SHARED_ROOT};
 
 /// A core register: its place in `struct kvm_regs` in words of 32 bits (`uapi/asm/kvm.h`).
 const fn core(word: u64) -> u64 {
@@ -124,7 +125,7 @@ impl Interrupts {
 ///
 /// # Errors
 /// The request that KVM refused.
-pub fn prepare(vm: &VmFd, vcpu: &VcpuFd) -> Result<(), Error> {
+pub fn prepare(_kvm: &Kvm, vm: &VmFd, vcpu: &VcpuFd, _index: u32) -> Result<CpuFeatures, Error> {
     let mut init = kvm_vcpu_init::default();
     ask("asking for the CPU model", vm.get_preferred_target(&mut init))?;
     // Pointer authentication is not asked for, and with it hidden.
@@ -138,7 +139,7 @@ pub fn prepare(vm: &VmFd, vcpu: &VcpuFd) -> Result<(), Error> {
             let _ = set(vcpu, *register, new);
         }
     }
-    Ok(())
+    Ok(CpuFeatures::default())
 }
 
 fn set(vcpu: &VcpuFd, register: u64, value: u64) -> Result<(), Error> {
@@ -211,7 +212,7 @@ pub fn decode(exit: &VcpuExit<'_>) -> Exit {
                 doorbell::RING => Exit::Ring,
                 doorbell::START_CPUS => Exit::StartCpus,
                 doorbell::STOP => Exit::Stop(value),
-                doorbell::LOG => Exit::Log(bytes[0]),
+                doorbell::LOG => Exit::Log,
                 _ => Exit::Broken("a store to a device that is not there"),
             }
         }

@@ -48,8 +48,8 @@ pub enum Exit {
     StartCpus,
     /// The guest stops with an exit code.
     Stop(u32),
-    /// One byte of an emergency log line.
-    Log(u8),
+    /// There is a line in the log page.
+    Log,
     /// A signal interrupted the wait, or there was nothing to do.
     Interrupted,
     /// The guest did what it may not: it has to end.

@@ -1,5 +1,6 @@
 //! The machines QKernel runs on, and which of them this host has.
 
+pub mod kvm;
 pub mod process;
 
 use std::fmt;

@@ -1,0 +1,111 @@
+//! Guest RAM: one memfd, mapped here and given to KVM. It is never a reference on this side: the guest changes it at will.
+
+use super::Error;
+use qlib::PhysAddr;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use std::ffi::c_void;
+
+/// A range of guest-physical memory backed by a mapping of this process.
+pub struct Memory {
+    start: u64,
+    len: u64,
+    host: *mut u8,
+    fd: OwnedFd,
+}
+
+// SAFETY: the mapping lives as long as the value, and is only accessed by copies through raw pointers.
+unsafe impl Send for Memory {}
+// SAFETY: as above; concurrent copies may see torn data, which is the guest's own doing.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Makes `len` bytes of RAM at guest-physical `start`; the host commits a page when it is first touched.
+    ///
+    /// # Errors
+    /// The host call that failed.
+    pub fn new(start: u64, len: u64) -> Result<Self, Error> {
+        let fd = rustix::fs::memfd_create("quark-ram", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+            .map_err(|e| Error::Host("memfd_create", e))?;
+        rustix::fs::ftruncate(&fd, len).map_err(|e| Error::Host("sizing guest memory", e))?;
+        let _ = rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL);
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+        // SAFETY: a fresh mapping at an address the host chooses.
+        let host = unsafe { rustix::mm::mmap(std::ptr::null_mut(), len as usize, prot, flags, &fd, 0) }
+            .map_err(|e| Error::Host("mapping guest memory", e))?;
+        Ok(Self {
+            start,
+            len,
+            host: host.cast(),
+            fd,
+        })
+    }
+
+    /// The memory's file.
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// First guest-physical address.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// One past the last guest-physical address.
+    pub fn end(&self) -> u64 {
+        self.start + self.len
+    }
+
+    /// Where the memory is mapped here.
+    pub fn host_address(&self) -> u64 {
+        self.host as u64
+    }
+
+    /// The address here of `len` bytes at `pa`; `None` when they are not all RAM.
+    pub fn pointer(&self, pa: PhysAddr, len: usize) -> Option<*mut u8> {
+        let offset = pa.0.checked_sub(self.start)?;
+        let end = offset.checked_add(len as u64)?;
+        (end <= self.len).then(|| self.host.wrapping_add(offset as usize))
+    }
+
+    /// Copies out; `false` when the range is not all RAM.
+    pub fn read(&self, pa: PhysAddr, bytes: &mut [u8]) -> bool {
+        let Some(p) = self.pointer(pa, bytes.len()) else {
+            return false;
+        };
+        // SAFETY: the range is mapped; the guest may change it meanwhile, so what is copied is checked after.
+        unsafe { std::ptr::copy_nonoverlapping(p, bytes.as_mut_ptr(), bytes.len()) };
+        true
+    }
+
+    /// Copies in; `false` when the range is not all RAM.
+    pub fn write(&self, pa: PhysAddr, bytes: &[u8]) -> bool {
+        let Some(p) = self.pointer(pa, bytes.len()) else {
+            return false;
+        };
+        // SAFETY: the range is mapped, and nothing of this process lives in it.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), p, bytes.len()) };
+        true
+    }
+
+    /// Gives pages back to the host; they read as zero afterwards.
+    ///
+    /// # Errors
+    /// EINVAL when the range is not all RAM or not page-aligned; the host's.
+    pub fn discard(&self, pa: PhysAddr, len: u64) -> rustix::io::Result<()> {
+        if self.pointer(pa, len as usize).is_none() || !pa.is_page_aligned() || len % qlib::PAGE_SIZE != 0 {
+            return Err(rustix::io::Errno::INVAL);
+        }
+        let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;
+        rustix::fs::fallocate(&self.fd, flags, pa.0 - self.start, len)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was made by `new`; whoever uses it holds a reference to the value.
+        let _ = unsafe { rustix::mm::munmap(self.host.cast::<c_void>(), self.len as usize) };
+    }
+}

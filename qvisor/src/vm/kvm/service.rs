@@ -1,0 +1,392 @@
+//! Serves a virtual machine's qcalls: copies a request out of the ring, checks it, does it, completes it.
+
+use super::poller::Poller;
+use super::rings::Area;
+use super::window::Window;
+use crate::host::{self, HandleTable, Named};
+use crate::sandbox::socket;
+use crate::vcpu::Bells;
+use qlib::qcall::{HandleId, MAX_PAYLOAD, Op, Reply, Request};
+use qlib::ring::{COMPLETE, Consumer, Producer, Pushed, SUBMIT};
+use qlib::{Errno, PhysAddr};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::net::{RecvFlags, SendFlags};
+use std::io::IoSlice;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Threads that serve requests: so many slow ones do not keep others waiting.
+const WORKERS: usize = 4;
+/// Largest control message passed to the guest, bytes.
+const MAX_CONTROL: usize = 1 << 20;
+
+/// Why the guest ended: exit code and reason.
+pub type Ending = (i32, String);
+
+/// A piece of a file in the window.
+pub struct Piece {
+    pub at: u64,
+    pub len: u64,
+    pub file: Arc<OwnedFd>,
+    pub offset: u64,
+}
+
+/// What the threads of a machine share.
+pub struct Service {
+    area: Area,
+    pub window: Window,
+    submissions: Mutex<Consumer<Area>>,
+    completions: Mutex<Producer<Area>>,
+    bells: Bells,
+    handles: HandleTable,
+    poller: Poller,
+    control: OwnedFd,
+    control_requests: Sender<Request>,
+    log: OwnedFd,
+    ending: Sender<Ending>,
+    pieces: Mutex<Vec<Piece>>,
+}
+
+fn held<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How a request goes on.
+enum Outcome {
+    Done(Reply),
+    /// Somebody else completes it.
+    Later,
+}
+
+impl Service {
+    /// Starts the serving threads.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn start(
+        area: Area,
+        window: Window,
+        bells: Bells,
+        control: OwnedFd,
+        log: OwnedFd,
+        ending: Sender<Ending>,
+    ) -> std::io::Result<Arc<Self>> {
+        let (control_requests, waiting) = channel();
+        let service = Arc::new(Self {
+            submissions: Mutex::new(Consumer::new(area.clone(), SUBMIT)),
+            completions: Mutex::new(Producer::new(area.clone(), COMPLETE)),
+            area,
+            window,
+            bells,
+            handles: HandleTable::default(),
+            poller: Poller::new()?,
+            control,
+            control_requests,
+            log,
+            ending,
+            pieces: Mutex::new(Vec::new()),
+        });
+        let spawn = |name: String, f: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name)
+                .stack_size(512 << 10)
+                .spawn(f)
+                .map(drop)
+        };
+        for i in 0..WORKERS {
+            let s = service.clone();
+            spawn(format!("quark-qcall{i}"), Box::new(move || s.work()))?;
+        }
+        let s = service.clone();
+        spawn(
+            "quark-poll".to_owned(),
+            Box::new(move || s.poller.run(|tag, events| s.complete(Reply::of(tag, Ok(events))))),
+        )?;
+        let s = service.clone();
+        spawn(
+            "quark-control".to_owned(),
+            Box::new(move || s.receive_control(&waiting)),
+        )?;
+        Ok(service)
+    }
+
+    /// Takes the next request; waits for the doorbell when there is none. One worker at a time is here, the others serve.
+    fn next(&self) -> Option<Request> {
+        let mut ring = held(&self.submissions);
+        let mut request = Request::new_zeroed();
+        loop {
+            match ring.pop(request.as_mut_bytes()) {
+                Ok(true) => return Some(request),
+                Ok(false) => match ring.sleep() {
+                    Ok(true) => {
+                        // Any error but EINTR would come at once for ever.
+                        if let Err(e) = self.bells.submissions.read() {
+                            if e.raw_os_error() != Some(libc::EINTR) {
+                                return None;
+                            }
+                        }
+                        ring.awake();
+                    }
+                    Ok(false) => {}
+                    Err(_) => return self.broken(),
+                },
+                Err(_) => return self.broken(),
+            }
+        }
+    }
+
+    fn broken<T>(&self) -> Option<T> {
+        self.end(
+            1,
+            "the guest kernel wrote nonsense into the submission ring".to_owned(),
+        );
+        None
+    }
+
+    fn work(&self) {
+        let mut payload = Vec::new();
+        let mut data = Vec::new();
+        while let Some(request) = self.next() {
+            if let Outcome::Done(reply) = self.serve(&request, &mut payload, &mut data) {
+                self.complete(reply);
+            }
+        }
+    }
+
+    /// Posts a completion. Tag 0: nobody waits.
+    fn complete(&self, reply: Reply) {
+        if reply.tag == 0 {
+            return;
+        }
+        loop {
+            let pushed = held(&self.completions).push(reply.as_bytes());
+            match pushed {
+                Ok(Pushed::Quiet) => return,
+                Ok(Pushed::Ring) => {
+                    let _ = self.bells.completions.write(1);
+                    return;
+                }
+                Ok(Pushed::Full) => {
+                    // The guest has more requests on the way than the ring holds answers: it must take some first.
+                    let _ = self.bells.completions.write(1);
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(_) => {
+                    self.broken::<()>();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The guest rang, and no ioeventfd caught it.
+    pub fn ring(&self) {
+        let _ = self.bells.submissions.write(1);
+    }
+
+    /// Ends the guest.
+    pub fn end(&self, code: i32, reason: String) {
+        let _ = self.ending.send((code, reason));
+    }
+
+    /// Passes the line in the log page on. Never waits: a log nobody reads loses lines.
+    pub fn log_line(&self) {
+        let (level, line) = self.area.log_line();
+        let name = match level {
+            1 => "ERROR",
+            2 => "WARN",
+            3 => "INFO",
+            4 => "DEBUG",
+            _ => "TRACE",
+        };
+        let mut text = format!("{name} ").into_bytes();
+        text.extend(line.iter().map(|b| if b.is_ascii_control() { b' ' } else { *b }));
+        text.push(b'\n');
+        let _ = rustix::io::write(&self.log, &text);
+    }
+
+    /// The reason in the log page.
+    pub fn reason(&self) -> String {
+        String::from_utf8_lossy(&self.area.log_line().1).into_owned()
+    }
+
+    fn serve(&self, r: &Request, payload: &mut Vec<u8>, data: &mut Vec<u8>) -> Outcome {
+        let done = |result| Outcome::Done(Reply::of(r.tag, result));
+        let op = match Op::try_from(r.op) {
+            Ok(op) => op,
+            Err(e) => return done(Err(e)),
+        };
+        match op {
+            Op::PollWait => match self.handles.get(r.handle) {
+                Ok(file) => match self.poller.add(r.tag, file, r.args[0] as u16) {
+                    Some(result) => done(result),
+                    None => Outcome::Later,
+                },
+                Err(e) => done(Err(e)),
+            },
+            Op::Cancel => {
+                let found = self.poller.cancel(r.args[0]);
+                if found {
+                    self.complete(Reply::of(r.args[0], Err(Errno::ECANCELED)));
+                }
+                done(if found { Ok(0) } else { Err(Errno::ENOENT) })
+            }
+            Op::ControlRecv => {
+                let sent = self.control_requests.send(*r);
+                if sent.is_err() {
+                    done(Err(Errno::EPIPE))
+                } else {
+                    Outcome::Later
+                }
+            }
+            Op::PowerOff => {
+                self.end(r.args[0] as i32, self.reason());
+                done(Ok(0))
+            }
+            Op::Close => done(self.handles.remove(r.handle).map(|()| 0)),
+            Op::Dup => {
+                let made = self.handles.get(r.handle).and_then(|f| self.handles.insert(f));
+                let mut reply = Reply::of(r.tag, made.map(|_| 0));
+                reply.handle = made.unwrap_or(HandleId::NONE);
+                Outcome::Done(reply)
+            }
+            Op::MapWindow => done(self.map_window(r)),
+            Op::UnmapWindow => done(self.unmap_window(r)),
+            Op::FreeRam => {
+                let freed = self.area.memory().discard(PhysAddr(r.args[0]), r.args[1]);
+                done(freed.map(|()| 0).map_err(|e| Errno(e.raw_os_error())))
+            }
+            Op::ControlSend => done(self.payload(r, payload).and_then(|()| self.send_control(payload))),
+            Op::Read => {
+                let mut by = *r;
+                by.data_len = 0;
+                by.reply_cap = (r.args[1].min(MAX_PAYLOAD as u64)) as u32;
+                self.delegate(&by, PhysAddr(r.args[2]), payload, data)
+            }
+            Op::Write => {
+                let mut by = *r;
+                by.data_addr = r.args[2];
+                by.data_len = r.args[1].min(u64::from(u32::MAX)) as u32;
+                by.reply_cap = 0;
+                self.delegate(&by, PhysAddr(0), payload, data)
+            }
+            _ => self.delegate(r, PhysAddr(r.data_addr), payload, data),
+        }
+    }
+
+    /// Copies the payload.
+    fn payload(&self, r: &Request, payload: &mut Vec<u8>) -> Result<(), Errno> {
+        let len = r.data_len as usize;
+        if len > MAX_PAYLOAD {
+            return Err(Errno::E2BIG);
+        }
+        payload.clear();
+        payload.resize(len, 0);
+        if len != 0 && !self.area.memory().read(PhysAddr(r.data_addr), payload) {
+            return Err(Errno::EFAULT);
+        }
+        Ok(())
+    }
+
+    /// Has the machine-independent handlers serve a request; reply data goes to `to`.
+    fn delegate(&self, r: &Request, to: PhysAddr, payload: &mut Vec<u8>, data: &mut Vec<u8>) -> Outcome {
+        if let Err(e) = self.payload(r, payload) {
+            return Outcome::Done(Reply::of(r.tag, Err(e)));
+        }
+        let mut bounded = *r;
+        bounded.reply_cap = r.reply_cap.min(MAX_PAYLOAD as u32);
+        let mut named = Named::new(&self.handles, [r.handle, r.handle2]);
+        data.clear();
+        let mut reply = host::serve(&bounded, payload, &mut named, data);
+        reply.tag = r.tag;
+        data.truncate(bounded.reply_cap as usize);
+        reply.data_len = data.len() as u32;
+        if !data.is_empty() && !self.area.memory().write(to, data) {
+            reply = Reply::of(r.tag, Err(Errno::EFAULT));
+        }
+        Outcome::Done(reply)
+    }
+
+    fn map_window(&self, r: &Request) -> Result<u64, Errno> {
+        let [offset, len, at, prot, ..] = r.args;
+        let file = self.handles.get(r.handle)?;
+        if offset % qlib::PAGE_SIZE != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let write = prot & 2 != 0;
+        self.window.map(file.as_fd(), offset, len, at, write)?;
+        let mut pieces = held(&self.pieces);
+        pieces.retain(|p| p.at + p.len <= at || p.at >= at + len);
+        pieces.push(Piece {
+            at,
+            len,
+            file,
+            offset,
+        });
+        Ok(0)
+    }
+
+    fn unmap_window(&self, r: &Request) -> Result<u64, Errno> {
+        let [at, len, ..] = r.args;
+        self.window.unmap(at, len)?;
+        held(&self.pieces).retain(|p| p.at + p.len <= at || p.at >= at + len);
+        Ok(0)
+    }
+
+    /// A virtual CPU touched the window where a file ended meanwhile: puts zeroes there. `false` when no file is short.
+    pub fn patch_window(&self) -> bool {
+        let mut patched = false;
+        for p in held(&self.pieces).iter() {
+            let size = rustix::fs::fstat(&*p.file).map_or(0, |s| s.st_size as u64);
+            let good = size.saturating_sub(p.offset).next_multiple_of(qlib::PAGE_SIZE);
+            if good < p.len {
+                patched |= self.window.blank(p.at + good, p.len - good).is_ok();
+            }
+        }
+        patched
+    }
+
+    fn send_control(&self, bytes: &[u8]) -> Result<u64, Errno> {
+        let sent = socket::send(&self.control, &[IoSlice::new(bytes)], &[], SendFlags::empty());
+        sent.map(|n| n as u64).map_err(|e| Errno(e.raw_os_error()))
+    }
+
+    /// Answers requests for control messages, one after the other.
+    fn receive_control(&self, waiting: &Receiver<Request>) {
+        let mut buffer = vec![0; MAX_CONTROL];
+        while let Ok(r) = waiting.recv() {
+            let reply = match socket::receive(&self.control, &mut buffer, RecvFlags::empty()) {
+                Ok(got) if got.len == 0 => {
+                    self.end(1, "the host side closed the control channel".to_owned());
+                    return;
+                }
+                Ok(got) if got.truncated => Err(Errno::EMSGSIZE),
+                Ok(got) => self.pass_control(&r, &buffer[..got.len], got.fds),
+                Err(e) => Err(Errno(e.raw_os_error())),
+            };
+            let mut answer = Reply::of(r.tag, reply.map(|(handles, _)| handles));
+            answer.data_len = reply.map_or(0, |(_, len)| len);
+            self.complete(answer);
+        }
+    }
+
+    /// Gives a message to the guest: its handles, then its bytes. Returns the number of handles and of bytes in all.
+    fn pass_control(&self, r: &Request, message: &[u8], fds: Vec<OwnedFd>) -> Result<(u64, u32), Errno> {
+        let mut out = Vec::new();
+        let count = fds.len() as u64;
+        for fd in fds {
+            let h = self.handles.insert(Arc::new(fd))?;
+            out.extend_from_slice(&h.0.to_le_bytes());
+        }
+        out.extend_from_slice(message);
+        if out.len() > r.reply_cap as usize {
+            return Err(Errno::EMSGSIZE);
+        }
+        if !self.area.memory().write(PhysAddr(r.data_addr), &out) {
+            return Err(Errno::EFAULT);
+        }
+        Ok((count, out.len() as u32))
+    }
+}
