@@ -1,4 +1,7 @@
-//! The few host calls that `rustix` has no safe form of. The only file of QVisor's front half with unsafe code.
+//! The few host calls that `rustix` has no safe form of. With `net` the only files of QVisor's front half with unsafe
+//! code.
+
+pub mod net;
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;
@@ -249,4 +252,55 @@ pub fn unshare(flags: rustix::thread::UnshareFlags) -> io::Result<()> {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit takes no pointers and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// Writes at the end of a file, wherever its position is.
+pub fn append(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let part = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: the one buffer is live for the call, which only reads it.
+    let n = check(unsafe {
+        // The offset is two words; on 64 bits the second is ignored.
+        libc::syscall(
+            libc::SYS_pwritev2,
+            fd.as_raw_fd(),
+            &raw const part,
+            1,
+            0,
+            0,
+            libc::RWF_APPEND,
+        )
+    })?;
+    Ok(n as usize)
+}
+
+/// Reads directory entries as `getdents64(2)` gives them.
+pub fn read_directory(fd: BorrowedFd<'_>, records: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: the buffer is live and of the given length.
+    let n = check(unsafe {
+        libc::syscall(
+            libc::SYS_getdents64,
+            fd.as_raw_fd(),
+            records.as_mut_ptr(),
+            records.len(),
+        )
+    })?;
+    Ok(n as usize)
+}
+
+/// Device control with an argument by address. The caller has checked that `request` reads and writes no more than
+/// `argument` holds, and that nothing in it is an address.
+pub fn device_control(fd: BorrowedFd<'_>, request: u64, argument: &mut [u8; 128]) -> io::Result<i64> {
+    // SAFETY: the argument is live, and larger than what the request touches, by this function's contract.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, fd.as_raw_fd(), request, argument.as_mut_ptr()) })
+}
+
+/// Changes the mode of what `fd` stands for, also when it was opened by place only. `ENOSYS` before Linux 6.6.
+pub fn change_mode_of(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    const FCHMODAT2: libc::c_long = 452;
+    // SAFETY: the path is a NUL-terminated literal.
+    check(unsafe { libc::syscall(FCHMODAT2, fd.as_raw_fd(), c"".as_ptr(), mode, libc::AT_EMPTY_PATH) })?;
+    Ok(())
 }

@@ -118,7 +118,7 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
 
     let container = container_spec(&order, tree, stdio)?;
     let machine = match order.platform.as_str() {
-        "process" => machine::start_process(kernel, boot)?,
+        "process" => machine::start_process(kernel, boot, container.0.process.caps.bounding)?,
         _ => return Err(Error::WrongState("the kvm machine is not part of this build")),
     };
     detach_stdio(&null)?;

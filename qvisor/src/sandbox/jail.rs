@@ -18,6 +18,9 @@ const BROKER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETFCAP)
     .union(CapabilitySet::KILL);
 
+/// Capabilities for sockets: ports below 1024, raw sockets.
+const NETWORK: CapabilitySet = CapabilitySet::NET_BIND_SERVICE.union(CapabilitySet::NET_RAW);
+
 /// Number of capabilities whose bounding-set bits are tried; more than Linux has.
 const CAPABILITIES: u32 = 64;
 
@@ -99,10 +102,12 @@ fn set_limits() {
     );
 }
 
-/// Leaves the host side only what serving file requests needs.
-pub fn confine_host_side() -> Result<(), OsError> {
+/// Leaves the host side only what serving the guest's requests needs; for the network only what the container's own
+/// `bounding` set (a mask by capability number) holds.
+pub fn confine_host_side(bounding: u64) -> Result<(), OsError> {
     let have = rustix::thread::capabilities(None).doing("read capabilities")?;
-    set_capabilities(have.permitted.intersection(BROKER))?;
+    let network = NETWORK.intersection(CapabilitySet::from_bits_retain(bounding));
+    set_capabilities(have.permitted.intersection(BROKER.union(network)))?;
     rustix::thread::set_no_new_privs(true).doing("set no_new_privs")
 }
 

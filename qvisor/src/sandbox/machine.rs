@@ -84,8 +84,8 @@ pub fn boot_params(order: &Order) -> BootParams {
 }
 
 /// Starts the `process` machine. The calling process is single-threaded, in the container's namespaces, and gives up
-/// its capabilities here but for those the broker needs.
-pub fn start_process(kernel: OwnedFd, boot: BootParams) -> Result<Machine, Error> {
+/// its capabilities here but for those the broker needs; `bounding` are the container's own.
+pub fn start_process(kernel: OwnedFd, boot: BootParams, bounding: u64) -> Result<Machine, Error> {
     let (control, guest_control) = socket::message_pair().doing("make the control channel")?;
     let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
     let (log, guest_log) = rustix::pipe::pipe_with(flags).doing("make the log pipe")?;
@@ -122,7 +122,7 @@ pub fn start_process(kernel: OwnedFd, boot: BootParams) -> Result<Machine, Error
         prepared.enter(jail::install_filter);
     }
     drop(prepared);
-    jail::confine_host_side()?;
+    jail::confine_host_side(bounding)?;
     for (index, host) in channels.into_iter().enumerate() {
         channel::spawn(index, host).doing("start a broker thread")?;
     }

@@ -331,7 +331,9 @@ impl Server {
             self.log_partial.extend_from_slice(&bytes[..n]);
             while let Some(end) = self.log_partial.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.log_partial.drain(..=end).collect();
-                log::warn!(target: "qkernel", "{}", String::from_utf8_lossy(&line).trim_end());
+                let text = String::from_utf8_lossy(&line);
+                let (level, text) = log_level(text.trim_end());
+                log::log!(target: "qkernel", level, "{text}");
             }
             if self.log_partial.len() > LOG_TAIL {
                 self.log_partial.clear();
@@ -732,6 +734,15 @@ impl Server {
         };
         self.hook = Some(self.exec(spec, &[read])?);
         Ok(())
+    }
+}
+
+/// The level that a line of the guest kernel begins with, and the rest.
+fn log_level(line: &str) -> (log::Level, &str) {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    match word.parse() {
+        Ok(level) => (level, rest),
+        Err(_) => (log::Level::Warn, line),
     }
 }
 
