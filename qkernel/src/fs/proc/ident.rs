@@ -1,0 +1,114 @@
+//! What the kernel says of itself and of the container.
+
+use crate::task::{Process, process::Usage, table};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Clock ticks per second in `/proc` (USER_HZ).
+pub const HZ: u64 = 100;
+/// Nanoseconds of a tick.
+pub const TICK_NS: u64 = 1_000_000_000 / HZ;
+
+/// CPU time of a process, its ended tasks included.
+pub fn usage(p: &Process) -> Usage {
+    let mut sum = *p.usage.lock();
+    for t in p.tasks.lock().iter() {
+        sum.user_ns += t.cpu_ns[0].load(Ordering::Relaxed);
+        sum.system_ns += t.cpu_ns[1].load(Ordering::Relaxed);
+    }
+    sum
+}
+
+/// CPU time of the whole container, ns: user, system. Never goes back.
+pub fn total_cpu_ns() -> (u64, u64) {
+    static LAST: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+    let mut sum = (0, 0);
+    for p in table::processes() {
+        let mut u = usage(&p);
+        if p.pid == 1 {
+            let c = p.child_usage.lock();
+            u.user_ns += c.user_ns;
+            u.system_ns += c.system_ns;
+        }
+        sum.0 += u.user_ns;
+        sum.1 += u.system_ns;
+    }
+    let top = |i: usize, v: u64| LAST[i].fetch_max(v, Ordering::Relaxed).max(v);
+    (top(0, sum.0), top(1, sum.1))
+}
+
+/// Memory figures of the container, KiB.
+pub struct Memory {
+    /// All there is.
+    pub total: u64,
+    /// Not used.
+    pub free: u64,
+}
+
+/// Memory of the container.
+pub fn memory() -> Memory {
+    let limit = hal::boot::info().memory_limit;
+    let total = if limit == u64::MAX { 16 << 30 } else { limit };
+    let used = table::processes().len() as u64 * (2 << 20);
+    Memory {
+        total: total >> 10,
+        free: total.saturating_sub(used) >> 10,
+    }
+}
+
+/// `uname -r`: the Linux release whose ABI the kernel follows.
+pub const RELEASE: &str = "6.6.0-quark";
+/// `uname -v`.
+pub const VERSION: &str = concat!("#1 SMP QKernel ", env!("CARGO_PKG_VERSION"));
+
+/// Host name and domain name.
+pub fn uts() -> (Vec<u8>, Vec<u8>) {
+    (Vec::new(), Vec::new())
+}
+
+/// Sets the host name or the domain name.
+///
+/// # Errors
+/// EINVAL when it is too long.
+pub fn set_uts(_domain: bool, name: &str) -> Result<(), qlib::Errno> {
+    if name.len() > 64 {
+        return Err(qlib::Errno::EINVAL);
+    }
+    Ok(())
+}
+
+/// The line of `/proc/version`.
+pub fn version() -> Vec<u8> {
+    let (release, version) = (RELEASE, VERSION);
+    format!("Linux version {release} (quark@quark) (rustc, LLD) {version}\n").into_bytes()
+}
+
+/// A random UUID (version 4) as text.
+pub fn uuid() -> String {
+    let mut b = [0; 16];
+    hal::clock::random(&mut b);
+    b[6] = b[6] & 0x0f | 0x40;
+    b[8] = b[8] & 0x3f | 0x80;
+    uuid_text(&b)
+}
+
+/// The boot id: the same for as long as the sandbox lives.
+pub fn boot_id() -> String {
+    let mut b = hal::boot::info().generation;
+    b[6] = b[6] & 0x0f | 0x40;
+    b[8] = b[8] & 0x3f | 0x80;
+    uuid_text(&b)
+}
+
+fn uuid_text(b: &[u8; 16]) -> String {
+    let mut s = String::new();
+    for (i, byte) in b.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            s.push('-');
+        }
+        s.push_str(&format!("{byte:02x}"));
+    }
+    s
+}

@@ -1,0 +1,199 @@
+//! `/proc/PID/stat` and `statm`: numbers in fixed places.
+
+use super::ident::{TICK_NS, usage};
+use super::status::{masks, name};
+use super::who::Who;
+use crate::fs::pseudo::Text;
+use crate::mm::{Layout, Mm, VmaSet};
+use crate::put;
+use crate::task::table;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use hal::aspace::Prot;
+use qlib::boot::Range;
+use qlib::{Errno, PAGE_SIZE};
+
+/// CPU time, ns: user, system. The caller's own is up to date; others' is what they last reported.
+pub fn cpu_ns(who: &Who) -> Result<(u64, u64), Errno> {
+    let p = who.get()?;
+    let mine = crate::task::current();
+    if who.thread {
+        let t = who.live()?;
+        if mine.is_some_and(|m| Arc::ptr_eq(&m, &t)) {
+            return Ok(hal::thread::cpu_time_ns());
+        }
+        return Ok((
+            t.cpu_ns[0].load(Ordering::Relaxed),
+            t.cpu_ns[1].load(Ordering::Relaxed),
+        ));
+    }
+    if let Some(m) = mine.filter(|m| Arc::ptr_eq(&m.process, &p)) {
+        let (u, s) = hal::thread::cpu_time_ns();
+        m.cpu_ns[0].store(u, Ordering::Relaxed);
+        m.cpu_ns[1].store(s, Ordering::Relaxed);
+    }
+    let u = usage(&p);
+    Ok((u.user_ns, u.system_ns))
+}
+
+/// Pages of an area that are resident; only the caller's own memory can be asked, others' is taken as what the area's kind
+/// makes likely.
+pub fn resident(mm: &Mm, range: Range) -> u64 {
+    let own = crate::task::current()
+        .and_then(|t| t.mm())
+        .is_some_and(|m| m.space.same(&mm.space));
+    let pages = (range.len() / PAGE_SIZE) as usize;
+    if own && pages <= 1 << 20 {
+        let mut map = vec![0; pages];
+        if mm.space.resident(range, &mut map).is_ok() {
+            return map.iter().filter(|b| **b & 1 != 0).count() as u64;
+        }
+    }
+    // Reserved ranges of runtimes are large and untouched.
+    (pages as u64).min(512)
+}
+
+/// Resident pages of the process.
+pub fn rss_pages(who: &Who) -> u64 {
+    let Some(mm) = who.mm() else { return 0 };
+    let vmas = mm.vmas.lock().clone();
+    let accessible = vmas.iter().filter(|v| !v.prot.is_empty());
+    accessible.map(|v| resident(&mm, v.range())).sum()
+}
+
+/// Sums over areas, pages.
+#[derive(Default)]
+pub struct Sizes {
+    /// All.
+    pub total: u64,
+    /// Executable file mappings.
+    pub text: u64,
+    /// Private writable areas without the stack.
+    pub data: u64,
+    /// The stack.
+    pub stack: u64,
+    /// mlocked.
+    pub locked: u64,
+    /// Shared libraries' text.
+    pub library: u64,
+}
+
+/// Adds the areas up.
+pub fn sizes(vmas: &VmaSet, l: &Layout) -> Sizes {
+    let mut s = Sizes::default();
+    for v in vmas.iter() {
+        let pages = (v.end - v.start) / PAGE_SIZE;
+        s.total += pages;
+        if v.locked {
+            s.locked += pages;
+        }
+        if v.grows_down || v.label == crate::mm::vma::Label::Stack {
+            s.stack += pages;
+        } else if v.prot.contains(Prot::WRITE) && !v.shared {
+            s.data += pages;
+        } else if v.prot.contains(Prot::EXEC) && v.file.is_some() {
+            if v.start <= l.start_code && l.start_code < v.end {
+                s.text += pages;
+            } else {
+                s.library += pages;
+            }
+        }
+    }
+    s
+}
+
+/// `/proc/PID/stat`. Source: Linux `do_task_stat`.
+pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
+    let p = who.get()?;
+    let state = char::from(who.state());
+    let (ppid, pgid, session) = {
+        let f = p.family.lock();
+        let parent = f.parent.as_ref().and_then(|w| w.upgrade());
+        (parent.map_or(0, |q| q.pid), f.pgid, f.session.clone())
+    };
+    let tty = session.as_ref().and_then(|s| s.tty.lock().clone());
+    let (tty_nr, tpgid) = match &tty {
+        Some(t) => (t.rdev() as i64, i64::from(t.foreground())),
+        None => (0, -1),
+    };
+    let (utime, stime) = cpu_ns(who)?;
+    let own = *p.usage.lock();
+    let children = *p.child_usage.lock();
+    let task = who.live().ok();
+    let nice = task
+        .as_ref()
+        .map_or(0, |t| i64::from(t.nice.load(Ordering::Relaxed)) - 20);
+    let threads = p.tasks.lock().len();
+    let start_ns = match &task {
+        Some(t) if who.thread => t.start_ns,
+        _ => p.start_ns,
+    };
+    let inspect = who.inspect().is_ok();
+    let (vsize, rss, layout) = match who.mm() {
+        Some(mm) => {
+            let total = mm.vmas.lock().total();
+            let layout = mm.layout.lock().clone();
+            (total, rss_pages(who), layout)
+        }
+        None => (0, 0, Layout::default()),
+    };
+    let l = if inspect { layout } else { Layout::default() };
+    let rsslim = p.rlimits.lock()[5].0;
+    let m = masks(who, &p);
+    let exit_signal = if who.thread {
+        -1
+    } else {
+        p.exit_signal.load(Ordering::Relaxed) as i64
+    };
+    let exit_code = if inspect {
+        p.exit_status.load(Ordering::Relaxed).max(0)
+    } else {
+        0
+    };
+    let mut t = Text::new();
+    put!(t, "{} (", who.tid);
+    t.bytes(&name(who)?);
+    put!(t, ") {state} {ppid} {pgid} {} {tty_nr} {tpgid}", session.map_or(0, |s| s.sid));
+    // PF_RANDOMIZE: what Linux sets for every program.
+    put!(t, " 4194304 {} {} 0 0", own.minor_faults, children.minor_faults);
+    put!(t, " {} {}", utime / TICK_NS, stime / TICK_NS);
+    put!(t, " {} {}", children.user_ns / TICK_NS, children.system_ns / TICK_NS);
+    put!(t, " {} {nice} {threads} 0 {}", 20 + nice, start_ns / TICK_NS);
+    put!(t, " {vsize} {rss} {rsslim}");
+    let shown = |v: u64| if inspect { v } else { 1 };
+    put!(t, " {} {} {} 0 0", shown(l.start_code), shown(l.end_code), l.start_stack);
+    let low = |v: u64| v & 0x7fff_ffff;
+    put!(t, " {} {} {} {}", low(m.pending), low(m.blocked), low(m.ignored), low(m.caught));
+    put!(t, " 0 0 0 {exit_signal} 0 0 0 0 0 0");
+    put!(t, " {} {} {}", l.start_data, l.end_data, l.start_brk);
+    put!(t, " {} {} {} {} {exit_code}\n", l.arg_start, l.arg_end, l.env_start, l.env_end);
+    Ok(t.finish())
+}
+
+/// `/proc/PID/statm`: size, resident, shared, text, library, data, dirty; pages.
+pub fn statm(who: &Who) -> Result<Vec<u8>, Errno> {
+    who.get()?;
+    let Some(mm) = who.mm() else {
+        return Ok(b"0 0 0 0 0 0 0\n".to_vec());
+    };
+    let vmas = mm.vmas.lock().clone();
+    let layout = mm.layout.lock().clone();
+    let s = sizes(&vmas, &layout);
+    let rss = rss_pages(who);
+    let shared: u64 = vmas
+        .iter()
+        .filter(|v| v.file.is_some() && !v.prot.contains(Prot::WRITE))
+        .map(|v| resident(&mm, v.range()))
+        .sum();
+    let line = alloc::format!("{} {rss} {} {} 0 {} 0\n", s.total, shared.min(rss), s.text, s.data + s.stack);
+    Ok(line.into_bytes())
+}
+
+/// Processes that run now, for `/proc/stat` and `/proc/loadavg`.
+pub fn running() -> usize {
+    let all = table::processes();
+    let running = all.iter().filter(|p| Who::process(p).state() == b'R');
+    running.count().max(1)
+}

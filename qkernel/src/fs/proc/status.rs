@@ -1,0 +1,206 @@
+//! `/proc/PID/status`: the same and more, with names.
+
+use super::stat::{rss_pages, sizes};
+use super::who::Who;
+use crate::fs::pseudo::Text;
+use crate::put;
+use crate::signal::{SIG_DFL, SIG_IGN};
+use crate::task::Process;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use qlib::Errno;
+
+/// Signal sets of a process or thread.
+#[derive(Default)]
+pub struct Masks {
+    /// Pending for the thread.
+    pub pending: u64,
+    /// Pending for the process.
+    pub shared: u64,
+    /// Blocked.
+    pub blocked: u64,
+    /// Ignored.
+    pub ignored: u64,
+    /// Caught.
+    pub caught: u64,
+    /// Queued, all kinds.
+    pub queued: usize,
+}
+
+/// Reads the signal sets.
+pub fn masks(who: &Who, p: &Process) -> Masks {
+    let mut m = Masks::default();
+    if let Ok(t) = who.live() {
+        let s = t.signals.lock();
+        m.pending = s.pending.set().0;
+        m.blocked = s.blocked.0;
+        m.queued = s.pending.len();
+    }
+    {
+        let s = p.pending.lock();
+        m.shared = s.set().0;
+        m.queued += s.len();
+    }
+    let handlers = p.handlers.lock().clone();
+    for (i, a) in handlers.actions.lock().iter().enumerate() {
+        match a.handler {
+            SIG_DFL => {}
+            SIG_IGN => m.ignored |= 1 << i,
+            _ => m.caught |= 1 << i,
+        }
+    }
+    m
+}
+
+/// The name (`comm`).
+pub fn name(who: &Who) -> Result<Vec<u8>, Errno> {
+    let p = who.get()?;
+    match who.live() {
+        Ok(t) => Ok(t.name()),
+        // A zombie's tasks are gone; its program's name is what is left.
+        Err(_) => {
+            let exe = p.exe.lock().clone();
+            Ok(exe.map_or_else(|| b"defunct".to_vec(), |e| e.dentry.name()))
+        }
+    }
+}
+
+fn state_word(letter: u8) -> &'static str {
+    match letter {
+        b'R' => "R (running)",
+        b'S' => "S (sleeping)",
+        b'D' => "D (disk sleep)",
+        b'T' => "T (stopped)",
+        b't' => "t (tracing stop)",
+        b'Z' => "Z (zombie)",
+        _ => "X (dead)",
+    }
+}
+
+/// The text.
+pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
+    let p = who.get()?;
+    let task = who.live().ok();
+    let creds = task.as_ref().map(|t| t.creds()).unwrap_or_default();
+    let parent = {
+        let f = p.family.lock();
+        f.parent.as_ref().and_then(|w| w.upgrade()).map_or(0, |q| q.pid)
+    };
+    let mut t = Text::new();
+    put!(t, "Name:\t");
+    t.escaped(&name(who)?, b"\n\\");
+    let umask = task
+        .as_ref()
+        .map_or(0, |x| x.fs().umask.load(Ordering::Relaxed));
+    put!(t, "\nUmask:\t{umask:04o}\nState:\t{}\n", state_word(who.state()));
+    put!(t, "Tgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{parent}\nTracerPid:\t0\n", p.pid, who.tid);
+    put!(t, "Uid:\t{}\t{}\t{}\t{}\n", creds.uid, creds.euid, creds.suid, creds.fsuid);
+    put!(t, "Gid:\t{}\t{}\t{}\t{}\n", creds.gid, creds.egid, creds.sgid, creds.fsgid);
+    let slots = task.as_ref().map_or(0, |x| x.files().list().last().map_or(0, |f| f.0.0 + 1));
+    put!(t, "FDSize:\t{}\nGroups:\t", (slots as u32).next_power_of_two().max(64));
+    for g in creds.groups.iter() {
+        put!(t, "{g} ");
+    }
+    let (pgid, sid) = {
+        let f = p.family.lock();
+        (f.pgid, f.session.as_ref().map_or(0, |s| s.sid))
+    };
+    put!(t, "\nNStgid:\t{}\nNSpid:\t{}\nNSpgid:\t{pgid}\nNSsid:\t{sid}\n", p.pid, who.tid);
+    put!(t, "Kthread:\t0\n");
+    memory(who, &p, &mut t);
+    put!(t, "Threads:\t{}\n", p.tasks.lock().len().max(1));
+    let m = masks(who, &p);
+    put!(t, "SigQ:\t{}/{}\n", m.queued, p.rlimits.lock()[11].0);
+    put!(t, "SigPnd:\t{:016x}\nShdPnd:\t{:016x}\n", m.pending, m.shared);
+    put!(t, "SigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\n", m.blocked, m.ignored, m.caught);
+    let c = creds.caps;
+    put!(t, "CapInh:\t{:016x}\nCapPrm:\t{:016x}\n", c.inheritable, c.permitted);
+    put!(t, "CapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\n", c.effective, c.bounding, c.ambient);
+    put!(t, "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\n", u32::from(creds.no_new_privs));
+    put!(t, "Speculation_Store_Bypass:\tvulnerable\nSpeculationIndirectBranch:\tconditional enabled\n");
+    let cpus = hal::boot::cpus();
+    put!(t, "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\n", cpu_mask(cpus), cpu_list(cpus));
+    put!(t, "Mems_allowed:\t1\nMems_allowed_list:\t0\n");
+    put!(t, "voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t0\n", p.usage.lock().voluntary);
+    Ok(t.finish())
+}
+
+/// CPUs 0..n as Linux prints a mask: 32-bit groups, the highest first.
+pub fn cpu_mask(cpus: u32) -> alloc::string::String {
+    let mut groups = Vec::new();
+    let mut left = cpus;
+    while left > 0 {
+        let n = left.min(32);
+        groups.push(if n == 32 { u32::MAX } else { (1 << n) - 1 });
+        left -= n;
+    }
+    let mut s = alloc::string::String::new();
+    for (i, g) in groups.iter().rev().enumerate() {
+        let text = if i == 0 {
+            alloc::format!("{g:x}")
+        } else {
+            alloc::format!(",{g:08x}")
+        };
+        s.push_str(&text);
+    }
+    s
+}
+
+/// CPUs 0..n as a list.
+pub fn cpu_list(cpus: u32) -> alloc::string::String {
+    if cpus <= 1 {
+        alloc::string::String::from("0")
+    } else {
+        alloc::format!("0-{}", cpus - 1)
+    }
+}
+
+fn memory(who: &Who, p: &Process, t: &mut Text) {
+    let Some(mm) = who.mm() else { return };
+    let vmas = mm.vmas.lock().clone();
+    let layout = mm.layout.lock().clone();
+    let s = sizes(&vmas, &layout);
+    let rss = rss_pages(who);
+    let peak = p.usage.lock().max_rss_kib.max(rss * 4);
+    let file = vmas
+        .iter()
+        .filter(|v| v.file.is_some() && !v.shared)
+        .map(|v| super::stat::resident(&mm, v.range()))
+        .sum::<u64>()
+        .min(rss);
+    for (label, kib) in [
+        ("VmPeak", s.total * 4),
+        ("VmSize", s.total * 4),
+        ("VmLck", s.locked * 4),
+        ("VmPin", 0),
+        ("VmHWM", peak),
+        ("VmRSS", rss * 4),
+        ("RssAnon", (rss - file) * 4),
+        ("RssFile", file * 4),
+        ("RssShmem", 0),
+        ("VmData", s.data * 4),
+        ("VmStk", s.stack * 4),
+        ("VmExe", s.text * 4),
+        ("VmLib", s.library * 4),
+        ("VmPTE", (s.total / 512).max(8) * 4),
+        ("VmSwap", 0),
+        ("HugetlbPages", 0),
+    ] {
+        put!(t, "{label}:\t{kib:>8} kB\n");
+    }
+    put!(t, "CoreDumping:\t0\nTHP_enabled:\t1\nuntag_mask:\t0xffffffffffffffff\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_sets_print_as_in_linux() {
+        assert_eq!(cpu_mask(1), "1");
+        assert_eq!(cpu_mask(6), "3f");
+        assert_eq!(cpu_mask(32), "ffffffff");
+        assert_eq!(cpu_mask(34), "3,ffffffff");
+        assert_eq!((cpu_list(1).as_str(), cpu_list(4).as_str()), ("0", "0-3"));
+    }
+}

@@ -1,0 +1,265 @@
+//! Files of `/proc` about the whole system.
+
+use super::ident::{TICK_NS, memory, total_cpu_ns, version};
+use super::stat::running;
+use crate::fs::pseudo::{Text, Tree};
+use crate::put;
+use crate::task::table;
+use alloc::vec::Vec;
+use qlib::Errno;
+
+/// Adds them.
+pub(super) fn fill(t: &mut Tree) {
+    t.file("buddyinfo", || Ok(Vec::new()));
+    t.dir("bus", |_| {});
+    t.text("cgroups", "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\nmemory\t0\t1\t1\npids\t0\t1\t1\n");
+    t.text("cmdline", "quark\n");
+    t.text("consoles", "");
+    t.file("cpuinfo", cpuinfo);
+    t.text("crypto", "");
+    t.text(
+        "devices",
+        "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n136 pts\n\nBlock devices:\n",
+    );
+    t.text("diskstats", "");
+    t.dir("driver", |_| {});
+    t.text("execdomains", "0-0\tLinux           \t[kernel]\n");
+    t.text(
+        "filesystems",
+        "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\nnodev\tdevtmpfs\nnodev\tdevpts\nnodev\tmqueue\nnodev\toverlay\n",
+    );
+    t.dir("fs", |_| {});
+    t.file("interrupts", interrupts);
+    t.text("iomem", "");
+    t.text("ioports", "");
+    t.dir("irq", |_| {});
+    t.file("kmsg", || Err(Errno::EPERM));
+    t.file("loadavg", loadavg);
+    t.text("locks", "");
+    t.file("meminfo", || Ok(meminfo(memory().total, memory().free)));
+    t.text("misc", "");
+    t.text("modules", "");
+    t.link("mounts", "self/mounts");
+    t.link("net", "self/net");
+    t.text("partitions", "");
+    t.dir("pressure", |p| {
+        const IDLE: &str = "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
+        p.text("cpu", IDLE).text("io", IDLE).text("memory", IDLE);
+    });
+    t.file("softirqs", softirqs);
+    t.file("stat", stat);
+    t.text("swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n");
+    t.dir("sysvipc", |d| {
+        d.text("msg", "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n");
+        d.text("sem", "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
+        d.text("shm", "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n");
+    });
+    t.dir("tty", |d| {
+        d.text(
+            "drivers",
+            "/dev/tty             /dev/tty        5       0 system:/dev/tty\n/dev/console         /dev/console    5       1 system:console\n/dev/ptmx            /dev/ptmx       5       2 system\npty_slave            /dev/pts      136 0-1048575 pty:slave\npty_master           /dev/ptm      128 0-1048575 pty:master\n",
+        );
+        d.text("ldiscs", "n_tty       0\n");
+    });
+    t.file("uptime", uptime);
+    t.file("version", || Ok(version()));
+    t.file("vmstat", || Ok(vmstat(memory().total, memory().free)));
+    t.file("zoneinfo", || Ok(Vec::new()));
+}
+
+fn cpuinfo() -> Result<Vec<u8>, Errno> {
+    let mut t = Text::new();
+    for cpu in 0..hal::boot::cpus() {
+        let text = hal::cpu::describe(cpu, hal::boot::cpus());
+        t.bytes(text.as_bytes());
+        put!(t, "\n");
+    }
+    Ok(t.finish())
+}
+
+fn interrupts() -> Result<Vec<u8>, Errno> {
+    let mut t = Text::new();
+    put!(t, "    ");
+    for cpu in 0..hal::boot::cpus() {
+        put!(t, "       CPU{cpu:<4}");
+    }
+    put!(t, "\n");
+    Ok(t.finish())
+}
+
+fn softirqs() -> Result<Vec<u8>, Errno> {
+    let mut t = Text::new();
+    put!(t, "                    ");
+    for cpu in 0..hal::boot::cpus() {
+        put!(t, "CPU{cpu:<8}");
+    }
+    put!(t, "\n");
+    for name in [
+        "HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU",
+    ] {
+        put!(t, "{name:>12}:");
+        for _ in 0..hal::boot::cpus() {
+            put!(t, " {:>10}", 0);
+        }
+        put!(t, "\n");
+    }
+    Ok(t.finish())
+}
+
+fn loadavg() -> Result<Vec<u8>, Errno> {
+    // No load is averaged: what runs now is what can be told.
+    let line = alloc::format!(
+        "0.00 0.00 0.00 {}/{} {}\n",
+        running(),
+        table::task_count(),
+        table::last_id()
+    );
+    Ok(line.into_bytes())
+}
+
+fn uptime() -> Result<Vec<u8>, Errno> {
+    let now = hal::clock::monotonic_ns();
+    let (user, system) = total_cpu_ns();
+    let idle = (now * u64::from(hal::boot::cpus())).saturating_sub(user + system);
+    Ok(uptime_text(now, idle))
+}
+
+fn uptime_text(up_ns: u64, idle_ns: u64) -> Vec<u8> {
+    let part = |ns: u64| (ns / 1_000_000_000, ns / 10_000_000 % 100);
+    let ((us, uc), (is, ic)) = (part(up_ns), part(idle_ns));
+    alloc::format!("{us}.{uc:02} {is}.{ic:02}\n").into_bytes()
+}
+
+fn stat() -> Result<Vec<u8>, Errno> {
+    let now = hal::clock::monotonic_ns();
+    let cpus = hal::boot::cpus();
+    let (user, system) = total_cpu_ns();
+    let btime = hal::clock::realtime_ns().saturating_sub(now) / 1_000_000_000;
+    let line = |t: &mut Text, name: &str, n: u64, share: u64| {
+        let (u, s) = (user / share / TICK_NS, system / share / TICK_NS);
+        let idle = (now * n / TICK_NS).saturating_sub(u + s);
+        put!(t, "{name} {u} 0 {s} {idle} 0 0 0 0 0 0\n");
+    };
+    let mut t = Text::new();
+    line(&mut t, "cpu ", u64::from(cpus), 1);
+    for cpu in 0..cpus {
+        // Which CPU time was spent on is not known: it is shown as spread evenly.
+        line(&mut t, &alloc::format!("cpu{cpu}"), 1, u64::from(cpus));
+    }
+    put!(t, "intr 0\nctxt 0\nbtime {btime}\nprocesses {}\n", table::last_id());
+    put!(t, "procs_running {}\nprocs_blocked 0\n", running());
+    put!(t, "softirq 0 0 0 0 0 0 0 0 0 0 0\n");
+    Ok(t.finish())
+}
+
+/// `meminfo` of a machine with `total` and `free` KiB.
+fn meminfo(total: u64, free: u64) -> Vec<u8> {
+    let used = total.saturating_sub(free);
+    let mut t = Text::new();
+    for (name, kib) in [
+        ("MemTotal", total),
+        ("MemFree", free),
+        ("MemAvailable", free),
+        ("Buffers", 0),
+        ("Cached", 0),
+        ("SwapCached", 0),
+        ("Active", used),
+        ("Inactive", 0),
+        ("Active(anon)", used),
+        ("Inactive(anon)", 0),
+        ("Active(file)", 0),
+        ("Inactive(file)", 0),
+        ("Unevictable", 0),
+        ("Mlocked", 0),
+        ("SwapTotal", 0),
+        ("SwapFree", 0),
+        ("Zswap", 0),
+        ("Zswapped", 0),
+        ("Dirty", 0),
+        ("Writeback", 0),
+        ("AnonPages", used),
+        ("Mapped", 0),
+        ("Shmem", 0),
+        ("KReclaimable", 0),
+        ("Slab", 0),
+        ("SReclaimable", 0),
+        ("SUnreclaim", 0),
+        ("KernelStack", table::task_count() as u64 * 16),
+        ("PageTables", 0),
+        ("SecPageTables", 0),
+        ("NFS_Unstable", 0),
+        ("Bounce", 0),
+        ("WritebackTmp", 0),
+        ("CommitLimit", total),
+        ("Committed_AS", used),
+        ("VmallocTotal", 34_359_738_367),
+        ("VmallocUsed", 0),
+        ("VmallocChunk", 0),
+        ("Percpu", 0),
+        ("AnonHugePages", 0),
+        ("ShmemHugePages", 0),
+        ("ShmemPmdMapped", 0),
+        ("FileHugePages", 0),
+        ("FilePmdMapped", 0),
+    ] {
+        let label = alloc::format!("{name}:");
+        put!(t, "{label:<15} {kib:>8} kB\n");
+    }
+    for name in ["HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp"] {
+        put!(t, "{name}:       0\n");
+    }
+    put!(t, "Hugepagesize:       2048 kB\nHugetlb:               0 kB\n");
+    t.finish()
+}
+
+fn vmstat(total: u64, free: u64) -> Vec<u8> {
+    let mut t = Text::new();
+    let used = total.saturating_sub(free) / 4;
+    for (name, v) in [
+        ("nr_free_pages", free / 4),
+        ("nr_inactive_anon", 0),
+        ("nr_active_anon", used),
+        ("nr_inactive_file", 0),
+        ("nr_active_file", 0),
+        ("nr_unevictable", 0),
+        ("nr_mlock", 0),
+        ("nr_anon_pages", used),
+        ("nr_mapped", 0),
+        ("nr_file_pages", 0),
+        ("nr_dirty", 0),
+        ("nr_writeback", 0),
+        ("nr_shmem", 0),
+        ("pgpgin", 0),
+        ("pgpgout", 0),
+        ("pswpin", 0),
+        ("pswpout", 0),
+        ("pgfault", 0),
+        ("pgmajfault", 0),
+        ("oom_kill", 0),
+    ] {
+        put!(t, "{name} {v}\n");
+    }
+    t.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::String;
+
+    #[test]
+    fn meminfo_has_the_columns_tools_parse() {
+        let text = String::from_utf8(meminfo(2_097_152, 1_048_576)).unwrap();
+        let mut lines = text.lines();
+        assert_eq!(lines.next(), Some("MemTotal:        2097152 kB"));
+        assert_eq!(lines.next(), Some("MemFree:         1048576 kB"));
+        assert_eq!(lines.next(), Some("MemAvailable:    1048576 kB"));
+        assert!(text.contains("VmallocTotal:   34359738367 kB\n"));
+        assert!(text.ends_with("Hugepagesize:       2048 kB\nHugetlb:               0 kB\n"));
+    }
+
+    #[test]
+    fn uptime_is_in_hundredths() {
+        assert_eq!(uptime_text(12_345_678_901, 990_000_000), b"12.34 0.99\n");
+    }
+}
