@@ -11,6 +11,7 @@ pub mod aspace;
 pub mod boot;
 pub mod clock;
 pub mod contract;
+pub mod cpu;
 pub mod host;
 pub mod sync;
 pub mod thread;

@@ -1,6 +1,6 @@
 //! aarch64.
 //!
-//! Data half: [`boot`] (first register values), [`context`], [`doorbell`] (registers the host answers), [`esr`] (what an
+//! Data half: [`boot`] (first register values), [`context`], [`cpuinfo`] (text), [`doorbell`] (registers the host answers), [`esr`] (what an
 //! exception says), [`paging`] (entry format), [`sigframe`], [`vector`] (interrupt numbers).
 //!
 //! Machine half, the same names on both architectures (what each promises stands at its items):
@@ -20,6 +20,7 @@
 
 pub mod boot;
 pub mod context;
+pub mod cpuinfo;
 pub mod doorbell;
 #[cfg(all(target_os = "none", target_arch = "aarch64"))]
 mod entry;

@@ -26,6 +26,7 @@ pub mod pipe;
 pub mod pipe_buffer;
 pub mod pipe_fifo;
 pub mod poll;
+pub mod proc;
 pub mod pseudo;
 pub mod special;
 pub mod tmpfs;

@@ -2,6 +2,7 @@
 
 pub mod ops;
 pub mod vdso;
+pub mod remote;
 pub mod vma;
 
 use crate::sched::wait::SleepLock;
@@ -42,6 +43,9 @@ pub struct Layout {
     pub env_end: u64,
     /// The auxiliary vector's bytes.
     pub auxv: Vec<u8>,
+    /// Arguments and environment as exec got them, NUL-terminated: what `/proc` shows when the memory cannot be asked.
+    pub args: Vec<u8>,
+    pub env: Vec<u8>,
     /// Top-down mmap starts below this.
     pub mmap_base: u64,
 }

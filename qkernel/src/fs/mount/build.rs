@@ -86,6 +86,7 @@ pub fn root_dentry(m: &Spec, spec: &ContainerSpec, first: bool) -> Result<Arc<De
             Ok(Dentry::root(root))
         }
         MountKind::DevPts => Ok(Dentry::root(crate::fs::devpts::new_root(&m.options))),
+        MountKind::Proc => Ok(Dentry::root(crate::fs::proc::new_root())),
         kind => Ok(Dentry::root(fs_by_kind(kind, m, spec)?)),
     }
 }

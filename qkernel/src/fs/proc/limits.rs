@@ -44,7 +44,14 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
 
 fn table(limits: &[(u64, u64)]) -> Vec<u8> {
     let mut t = Text::new();
-    put!(t, "{:<25} {:<20} {:<20} {:<10}\n", "Limit", "Soft Limit", "Hard Limit", "Units");
+    put!(
+        t,
+        "{:<25} {:<20} {:<20} {:<10}\n",
+        "Limit",
+        "Soft Limit",
+        "Hard Limit",
+        "Units"
+    );
     for ((name, unit), (soft, hard)) in NAMES.iter().zip(limits) {
         let (soft, hard) = (value(*soft), value(*hard));
         if unit.is_empty() {
@@ -64,9 +71,18 @@ mod tests {
         l[7] = (1024, 4096);
         let text = alloc::string::String::from_utf8(super::table(&l)).unwrap();
         let lines: alloc::vec::Vec<&str> = text.lines().collect();
-        assert_eq!(lines[0], "Limit                     Soft Limit           Hard Limit           Units     ");
-        assert_eq!(lines[8], "Max open files            1024                 4096                 files     ");
-        assert_eq!(lines[14], "Max nice priority         unlimited            unlimited            ");
+        assert_eq!(
+            lines[0],
+            "Limit                     Soft Limit           Hard Limit           Units     "
+        );
+        assert_eq!(
+            lines[8],
+            "Max open files            1024                 4096                 files     "
+        );
+        assert_eq!(
+            lines[14],
+            "Max nice priority         unlimited            unlimited            "
+        );
         assert_eq!(lines.len(), 17);
     }
 }

@@ -49,7 +49,13 @@ fn line(t: &mut Text, v: &Vma) {
         _ => 0,
     };
     put!(t, "{:08x}-{:08x} ", v.start, v.end);
-    put!(t, "{}{}{}", bit(Prot::READ, 'r'), bit(Prot::WRITE, 'w'), bit(Prot::EXEC, 'x'));
+    put!(
+        t,
+        "{}{}{}",
+        bit(Prot::READ, 'r'),
+        bit(Prot::WRITE, 'w'),
+        bit(Prot::EXEC, 'x')
+    );
     put!(t, "{} {offset:08x} ", if v.shared { 's' } else { 'p' });
     put!(t, "{:02x}:{:02x} {ino} ", major(dev), minor(dev));
     if !name.is_empty() {
@@ -60,13 +66,7 @@ fn line(t: &mut Text, v: &Vma) {
 }
 
 fn areas(mm: &Mm) -> Vec<Vma> {
-    let mut all: Vec<Vma> = mm.vmas.lock().iter().cloned().collect();
-    if let Some(v) = crate::mm::vdso::area()
-        && !all.iter().any(|a| a.label == Label::Vdso)
-    {
-        let at = all.partition_point(|a| a.start < v.start);
-        all.insert(at, v);
-    }
+    let all: Vec<Vma> = mm.vmas.lock().iter().cloned().collect();
     all
 }
 
@@ -141,15 +141,40 @@ impl Sums {
             put!(t, "Size:           {:>8} kB\n", self.size);
             put!(t, "KernelPageSize: {:>8} kB\nMMUPageSize:    {:>8} kB\n", 4, 4);
         }
-        put!(t, "Rss:            {:>8} kB\nPss:            {:>8} kB\n", self.rss, self.rss);
+        put!(
+            t,
+            "Rss:            {:>8} kB\nPss:            {:>8} kB\n",
+            self.rss,
+            self.rss
+        );
         put!(t, "Pss_Dirty:      {:>8} kB\n", self.dirty);
         if rollup {
             put!(t, "Pss_Anon:       {:>8} kB\n", self.anonymous);
-            put!(t, "Pss_File:       {:>8} kB\nPss_Shmem:      {:>8} kB\n", self.clean, self.shared);
+            put!(
+                t,
+                "Pss_File:       {:>8} kB\nPss_Shmem:      {:>8} kB\n",
+                self.clean,
+                self.shared
+            );
         }
-        put!(t, "Shared_Clean:   {:>8} kB\nShared_Dirty:   {:>8} kB\n", 0, self.shared);
-        put!(t, "Private_Clean:  {:>8} kB\nPrivate_Dirty:  {:>8} kB\n", self.clean, self.dirty);
-        put!(t, "Referenced:     {:>8} kB\nAnonymous:      {:>8} kB\n", self.rss, self.anonymous);
+        put!(
+            t,
+            "Shared_Clean:   {:>8} kB\nShared_Dirty:   {:>8} kB\n",
+            0,
+            self.shared
+        );
+        put!(
+            t,
+            "Private_Clean:  {:>8} kB\nPrivate_Dirty:  {:>8} kB\n",
+            self.clean,
+            self.dirty
+        );
+        put!(
+            t,
+            "Referenced:     {:>8} kB\nAnonymous:      {:>8} kB\n",
+            self.rss,
+            self.anonymous
+        );
         for name in [
             "KSM:            ",
             "LazyFree:       ",

@@ -12,9 +12,18 @@ use qlib::Errno;
 /// Characters that mounts escape.
 const ESCAPED: &[u8] = b" \t\n\\";
 
-/// A path as the links of `/proc` show it.
+/// A path as the links of `/proc` show it: from the caller's root.
 pub fn shown(path: &Path) -> Vec<u8> {
-    path.absolute()
+    let Some(me) = crate::task::current() else {
+        return path.absolute();
+    };
+    let root = me.fs().root.lock().clone();
+    let (text, below) = path.relative_to(&root);
+    if below {
+        text
+    } else {
+        [b"(unreachable)".as_slice(), &text].concat()
+    }
 }
 
 fn mounts_of(who: &Who) -> Result<Vec<MountInfo>, Errno> {

@@ -12,25 +12,40 @@ pub type Table = fn() -> Vec<u8>;
 
 /// Name and text while nobody registered the table.
 const TABLES: &[(&str, &str)] = &[
-    ("arp", "IP address       HW type     Flags       HW address            Mask     Device\n"),
+    (
+        "arp",
+        "IP address       HW type     Flags       HW address            Mask     Device\n",
+    ),
     ("dev", DEV),
     ("dev_mcast", ""),
     ("fib_trie", ""),
     ("icmp", SOCKETS),
     ("icmp6", SOCKETS6),
     ("if_inet6", ""),
-    ("igmp", "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n"),
+    (
+        "igmp",
+        "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n",
+    ),
     ("ipv6_route", ""),
-    ("netlink", "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n"),
+    (
+        "netlink",
+        "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n",
+    ),
     ("netstat", ""),
-    ("packet", "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n"),
+    (
+        "packet",
+        "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n",
+    ),
     ("protocols", ""),
     ("ptype", "Type Device      Function\n"),
     ("raw", SOCKETS),
     ("raw6", SOCKETS6),
     ("route", ROUTE),
     ("rt_acct", ""),
-    ("rt_cache", "Iface\tDestination\tGateway \tFlags\t\tRefCnt\tUse\tMetric\tSource\t\tMTU\tWindow\tIRTT\tTOS\tHHRef\tHHUptod\tSpecDst\n"),
+    (
+        "rt_cache",
+        "Iface\tDestination\tGateway \tFlags\t\tRefCnt\tUse\tMetric\tSource\t\tMTU\tWindow\tIRTT\tTOS\tHHRef\tHHUptod\tSpecDst\n",
+    ),
     ("snmp", ""),
     ("snmp6", ""),
     ("sockstat", ""),
@@ -40,17 +55,18 @@ const TABLES: &[(&str, &str)] = &[
     ("udp", SOCKETS),
     ("udp6", SOCKETS6),
     ("udplite", SOCKETS),
-    ("unix", "Num       RefCount Protocol Flags    Type St Inode Path\n"),
+    (
+        "unix",
+        "Num       RefCount Protocol Flags    Type St Inode Path\n",
+    ),
     ("wireless", WIRELESS),
 ];
 
 const DEV: &str = "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0\n";
-const ROUTE: &str =
-    "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT                                                       \n";
+const ROUTE: &str = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT                                                       \n";
 const TCP: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode                                                     \n";
 const TCP6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
-const SOCKETS: &str =
-    "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n";
+const SOCKETS: &str = "   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n";
 const SOCKETS6: &str = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n";
 const WIRELESS: &str = "Inter-| sta-|   Quality        |   Discarded packets               | Missed | WE\n face | tus | link level noise |  nwid  crypt   frag  retry   misc | beacon | 22\n";
 
@@ -64,7 +80,11 @@ pub fn register(name: &'static str, table: Table) {
 }
 
 fn text(name: &'static str, fallback: &'static str) -> Vec<u8> {
-    let table = REGISTERED.lock().iter().find(|(n, _)| *n == name).map(|(_, t)| *t);
+    let table = REGISTERED
+        .lock()
+        .iter()
+        .find(|(n, _)| *n == name)
+        .map(|(_, t)| *t);
     match table {
         Some(t) => t(),
         None => fallback.as_bytes().to_vec(),

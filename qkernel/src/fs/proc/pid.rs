@@ -5,7 +5,7 @@ use super::{limits, maps, mounts, net, pid_dirs, stat, status};
 use crate::fs::file::MagicTarget;
 use crate::fs::inode::{FileType, InodeRef};
 use crate::fs::pseudo::{Dir, Entries, Entry, Magic, TextFile, parse_written};
-use crate::mm::Mm;
+use crate::mm::{Mm, remote};
 use crate::put;
 use crate::task::creds::cap;
 use alloc::sync::Arc;
@@ -59,7 +59,12 @@ const ENTRIES: &[(&str, u32, Kind, bool)] = &[
     ("ns", 0o511, Kind::Dir(pid_dirs::ns), false),
     ("oom_adj", 0o644, Text(oom_adj), false),
     ("oom_score", 0o444, Text(oom_score), false),
-    ("oom_score_adj", 0o644, Knob(oom_score_adj, set_oom_score_adj), false),
+    (
+        "oom_score_adj",
+        0o644,
+        Knob(oom_score_adj, set_oom_score_adj),
+        false,
+    ),
     ("pagemap", 0o400, Secret(refused), false),
     ("personality", 0o400, Secret(personality), false),
     ("projid_map", 0o644, Text(id_map), false),
@@ -101,7 +106,10 @@ impl Entries for PidDir {
     }
     fn list(&self) -> Result<Vec<Entry>, Errno> {
         self.0.get().map_err(|_| Errno::ENOENT)?;
-        let shown = ENTRIES.iter().enumerate().filter(|(_, e)| !(e.3 && self.0.thread));
+        let shown = ENTRIES
+            .iter()
+            .enumerate()
+            .filter(|(_, e)| !(e.3 && self.0.thread));
         Ok(shown
             .map(|(i, e)| {
                 let kind = match e.2 {
@@ -183,18 +191,19 @@ fn auxv(who: &Who) -> Result<Vec<u8>, Errno> {
 /// end (`setproctitle`). Source: Linux `get_mm_cmdline`.
 fn cmdline(who: &Who) -> Result<Vec<u8>, Errno> {
     with_mm(who, |mm| {
-        let (start, end, env_end) = {
+        let (start, end, env_end, first) = {
             let l = mm.layout.lock();
-            (l.arg_start, l.arg_end, l.env_end)
+            (l.arg_start, l.arg_end, l.env_end, l.args.clone())
         };
         let task = who.live()?;
-        let args = crate::mm::remote::read(&task, start, end.saturating_sub(start))?;
+        let Ok(args) = remote::read(&task, start, end.saturating_sub(start)) else {
+            return Ok(first);
+        };
         if args.last().is_none_or(|b| *b == 0) || env_end <= end {
             return Ok(args);
         }
-        let more = crate::mm::remote::read(&task, end, (env_end - end).min(4096))?;
         let mut all = args;
-        all.extend(more);
+        all.extend(remote::read(&task, end, (env_end - end).min(4096)).unwrap_or_default());
         let len = all.iter().position(|b| *b == 0).unwrap_or(all.len());
         all.truncate(len);
         Ok(all)
@@ -203,11 +212,11 @@ fn cmdline(who: &Who) -> Result<Vec<u8>, Errno> {
 
 fn environ(who: &Who) -> Result<Vec<u8>, Errno> {
     with_mm(who, |mm| {
-        let (start, end) = {
+        let (start, end, first) = {
             let l = mm.layout.lock();
-            (l.env_start, l.env_end)
+            (l.env_start, l.env_end, l.env.clone())
         };
-        crate::mm::remote::read(&who.live()?, start, end.saturating_sub(start))
+        Ok(remote::read(&who.live()?, start, end.saturating_sub(start)).unwrap_or(first))
     })
 }
 
@@ -280,7 +289,14 @@ fn io(who: &Who) -> Result<Vec<u8>, Errno> {
     let p = who.get()?;
     let n = |i: usize| p.io[i].load(Ordering::Relaxed);
     let mut t = crate::fs::pseudo::Text::new();
-    put!(t, "rchar: {}\nwchar: {}\nsyscr: {}\nsyscw: {}\n", n(0), n(1), n(2), n(3));
+    put!(
+        t,
+        "rchar: {}\nwchar: {}\nsyscr: {}\nsyscw: {}\n",
+        n(0),
+        n(1),
+        n(2),
+        n(3)
+    );
     put!(t, "read_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n");
     Ok(t.finish())
 }
@@ -348,10 +364,27 @@ fn sched(who: &Who) -> Result<Vec<u8>, Errno> {
     let mut t = crate::fs::pseudo::Text::new();
     t.bytes(&status::name(who)?);
     put!(t, " ({}, #threads: {})\n", who.tid, p.tasks.lock().len().max(1));
-    put!(t, "-------------------------------------------------------------------\n");
-    put!(t, "se.exec_start                                : {:>17}.{:06}\n", start.0, start.1);
-    put!(t, "se.sum_exec_runtime                          : {:>17}.{:06}\n", run.0, run.1);
-    put!(t, "nr_switches                                  : {:>24}\n", p.usage.lock().voluntary);
+    put!(
+        t,
+        "-------------------------------------------------------------------\n"
+    );
+    put!(
+        t,
+        "se.exec_start                                : {:>17}.{:06}\n",
+        start.0,
+        start.1
+    );
+    put!(
+        t,
+        "se.sum_exec_runtime                          : {:>17}.{:06}\n",
+        run.0,
+        run.1
+    );
+    put!(
+        t,
+        "nr_switches                                  : {:>24}\n",
+        p.usage.lock().voluntary
+    );
     put!(t, "prio                                         : {:>24}\n", 120);
     Ok(t.finish())
 }

@@ -115,7 +115,10 @@ fn info(who: &Who, n: i32) -> Result<Vec<u8>, Errno> {
     let ino = file.ops().stat(&file).map_or(0, |s| s.ino);
     let mount = file.path().map_or(0, |p| p.mount.id);
     let mut t = crate::fs::pseudo::Text::new();
-    put!(t, "pos:\t{pos}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{ino}\n");
+    put!(
+        t,
+        "pos:\t{pos}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{ino}\n"
+    );
     t.bytes(&file.ops().fdinfo());
     Ok(t.finish())
 }
@@ -248,9 +251,8 @@ impl Entries for AttrDir {
         }))
     }
     fn list(&self) -> Result<Vec<Entry>, Errno> {
-        let entry = |(i, n): (usize, &&str)| {
-            Entry::new(n.as_bytes(), self.0.ino(ATTR + i as u64), FileType::Regular)
-        };
+        let entry =
+            |(i, n): (usize, &&str)| Entry::new(n.as_bytes(), self.0.ino(ATTR + i as u64), FileType::Regular);
         Ok(ATTRS.iter().enumerate().map(entry).collect())
     }
 }

@@ -155,20 +155,49 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
     let mut t = Text::new();
     put!(t, "{} (", who.tid);
     t.bytes(&name(who)?);
-    put!(t, ") {state} {ppid} {pgid} {} {tty_nr} {tpgid}", session.map_or(0, |s| s.sid));
+    put!(
+        t,
+        ") {state} {ppid} {pgid} {} {tty_nr} {tpgid}",
+        session.map_or(0, |s| s.sid)
+    );
     // PF_RANDOMIZE: what Linux sets for every program.
     put!(t, " 4194304 {} {} 0 0", own.minor_faults, children.minor_faults);
     put!(t, " {} {}", utime / TICK_NS, stime / TICK_NS);
-    put!(t, " {} {}", children.user_ns / TICK_NS, children.system_ns / TICK_NS);
+    put!(
+        t,
+        " {} {}",
+        children.user_ns / TICK_NS,
+        children.system_ns / TICK_NS
+    );
     put!(t, " {} {nice} {threads} 0 {}", 20 + nice, start_ns / TICK_NS);
     put!(t, " {vsize} {rss} {rsslim}");
     let shown = |v: u64| if inspect { v } else { 1 };
-    put!(t, " {} {} {} 0 0", shown(l.start_code), shown(l.end_code), l.start_stack);
+    put!(
+        t,
+        " {} {} {} 0 0",
+        shown(l.start_code),
+        shown(l.end_code),
+        l.start_stack
+    );
     let low = |v: u64| v & 0x7fff_ffff;
-    put!(t, " {} {} {} {}", low(m.pending), low(m.blocked), low(m.ignored), low(m.caught));
+    put!(
+        t,
+        " {} {} {} {}",
+        low(m.pending),
+        low(m.blocked),
+        low(m.ignored),
+        low(m.caught)
+    );
     put!(t, " 0 0 0 {exit_signal} 0 0 0 0 0 0");
     put!(t, " {} {} {}", l.start_data, l.end_data, l.start_brk);
-    put!(t, " {} {} {} {} {exit_code}\n", l.arg_start, l.arg_end, l.env_start, l.env_end);
+    put!(
+        t,
+        " {} {} {} {} {exit_code}\n",
+        l.arg_start,
+        l.arg_end,
+        l.env_start,
+        l.env_end
+    );
     Ok(t.finish())
 }
 
@@ -187,7 +216,13 @@ pub fn statm(who: &Who) -> Result<Vec<u8>, Errno> {
         .filter(|v| v.file.is_some() && !v.prot.contains(Prot::WRITE))
         .map(|v| resident(&mm, v.range()))
         .sum();
-    let line = alloc::format!("{} {rss} {} {} 0 {} 0\n", s.total, shared.min(rss), s.text, s.data + s.stack);
+    let line = alloc::format!(
+        "{} {rss} {} {} 0 {} 0\n",
+        s.total,
+        shared.min(rss),
+        s.text,
+        s.data + s.stack
+    );
     Ok(line.into_bytes())
 }
 

@@ -89,15 +89,38 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
     let mut t = Text::new();
     put!(t, "Name:\t");
     t.escaped(&name(who)?, b"\n\\");
-    let umask = task
-        .as_ref()
-        .map_or(0, |x| x.fs().umask.load(Ordering::Relaxed));
+    let umask = task.as_ref().map_or(0, |x| x.fs().umask.load(Ordering::Relaxed));
     put!(t, "\nUmask:\t{umask:04o}\nState:\t{}\n", state_word(who.state()));
-    put!(t, "Tgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{parent}\nTracerPid:\t0\n", p.pid, who.tid);
-    put!(t, "Uid:\t{}\t{}\t{}\t{}\n", creds.uid, creds.euid, creds.suid, creds.fsuid);
-    put!(t, "Gid:\t{}\t{}\t{}\t{}\n", creds.gid, creds.egid, creds.sgid, creds.fsgid);
-    let slots = task.as_ref().map_or(0, |x| x.files().list().last().map_or(0, |f| f.0.0 + 1));
-    put!(t, "FDSize:\t{}\nGroups:\t", (slots as u32).next_power_of_two().max(64));
+    put!(
+        t,
+        "Tgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{parent}\nTracerPid:\t0\n",
+        p.pid,
+        who.tid
+    );
+    put!(
+        t,
+        "Uid:\t{}\t{}\t{}\t{}\n",
+        creds.uid,
+        creds.euid,
+        creds.suid,
+        creds.fsuid
+    );
+    put!(
+        t,
+        "Gid:\t{}\t{}\t{}\t{}\n",
+        creds.gid,
+        creds.egid,
+        creds.sgid,
+        creds.fsgid
+    );
+    let slots = task
+        .as_ref()
+        .map_or(0, |x| x.files().list().last().map_or(0, |f| f.0.0 + 1));
+    put!(
+        t,
+        "FDSize:\t{}\nGroups:\t",
+        (slots as u32).next_power_of_two().max(64)
+    );
     for g in creds.groups.iter() {
         put!(t, "{g} ");
     }
@@ -105,23 +128,61 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
         let f = p.family.lock();
         (f.pgid, f.session.as_ref().map_or(0, |s| s.sid))
     };
-    put!(t, "\nNStgid:\t{}\nNSpid:\t{}\nNSpgid:\t{pgid}\nNSsid:\t{sid}\n", p.pid, who.tid);
+    put!(
+        t,
+        "\nNStgid:\t{}\nNSpid:\t{}\nNSpgid:\t{pgid}\nNSsid:\t{sid}\n",
+        p.pid,
+        who.tid
+    );
     put!(t, "Kthread:\t0\n");
     memory(who, &p, &mut t);
     put!(t, "Threads:\t{}\n", p.tasks.lock().len().max(1));
     let m = masks(who, &p);
     put!(t, "SigQ:\t{}/{}\n", m.queued, p.rlimits.lock()[11].0);
     put!(t, "SigPnd:\t{:016x}\nShdPnd:\t{:016x}\n", m.pending, m.shared);
-    put!(t, "SigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\n", m.blocked, m.ignored, m.caught);
+    put!(
+        t,
+        "SigBlk:\t{:016x}\nSigIgn:\t{:016x}\nSigCgt:\t{:016x}\n",
+        m.blocked,
+        m.ignored,
+        m.caught
+    );
     let c = creds.caps;
-    put!(t, "CapInh:\t{:016x}\nCapPrm:\t{:016x}\n", c.inheritable, c.permitted);
-    put!(t, "CapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\n", c.effective, c.bounding, c.ambient);
-    put!(t, "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\n", u32::from(creds.no_new_privs));
-    put!(t, "Speculation_Store_Bypass:\tvulnerable\nSpeculationIndirectBranch:\tconditional enabled\n");
+    put!(
+        t,
+        "CapInh:\t{:016x}\nCapPrm:\t{:016x}\n",
+        c.inheritable,
+        c.permitted
+    );
+    put!(
+        t,
+        "CapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\n",
+        c.effective,
+        c.bounding,
+        c.ambient
+    );
+    put!(
+        t,
+        "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\n",
+        u32::from(creds.no_new_privs)
+    );
+    put!(
+        t,
+        "Speculation_Store_Bypass:\tvulnerable\nSpeculationIndirectBranch:\tconditional enabled\n"
+    );
     let cpus = hal::boot::cpus();
-    put!(t, "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\n", cpu_mask(cpus), cpu_list(cpus));
+    put!(
+        t,
+        "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\n",
+        cpu_mask(cpus),
+        cpu_list(cpus)
+    );
     put!(t, "Mems_allowed:\t1\nMems_allowed_list:\t0\n");
-    put!(t, "voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t0\n", p.usage.lock().voluntary);
+    put!(
+        t,
+        "voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t0\n",
+        p.usage.lock().voluntary
+    );
     Ok(t.finish())
 }
 
@@ -188,7 +249,10 @@ fn memory(who: &Who, p: &Process, t: &mut Text) {
     ] {
         put!(t, "{label}:\t{kib:>8} kB\n");
     }
-    put!(t, "CoreDumping:\t0\nTHP_enabled:\t1\nuntag_mask:\t0xffffffffffffffff\n");
+    put!(
+        t,
+        "CoreDumping:\t0\nTHP_enabled:\t1\nuntag_mask:\t0xffffffffffffffff\n"
+    );
 }
 
 #[cfg(test)]

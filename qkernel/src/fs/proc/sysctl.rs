@@ -175,12 +175,19 @@ mod tests {
     #[test]
     fn paths_are_unique_and_make_a_tree() {
         for (i, s) in TABLE.iter().enumerate() {
-            assert!(!TABLE[..i].iter().any(|o| o.path == s.path), "{} is twice", s.path);
+            assert!(
+                !TABLE[..i].iter().any(|o| o.path == s.path),
+                "{} is twice",
+                s.path
+            );
         }
         let root = root(1);
         let net = root.lookup(b"net").and_then(|d| d.lookup(b"ipv4")).unwrap();
         assert!(net.lookup(b"ip_local_port_range").is_ok());
         assert_eq!(net.lookup(b"nothing").err(), Some(Errno::ENOENT));
-        assert_eq!(root.lookup(b"net").unwrap().lookup(b"ipv4/").err(), Some(Errno::ENOENT));
+        assert_eq!(
+            root.lookup(b"net").unwrap().lookup(b"ipv4/").err(),
+            Some(Errno::ENOENT)
+        );
     }
 }

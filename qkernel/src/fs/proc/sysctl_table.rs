@@ -161,7 +161,10 @@ pub(super) static TABLE: &[Setting] = &[
     s("kernel/sched_rr_timeslice_ms", Fixed("100")),
     s("kernel/sched_rt_period_us", Fixed("1000000")),
     s("kernel/sched_rt_runtime_us", Fixed("950000")),
-    s("kernel/seccomp/actions_avail", Fixed("kill_process kill_thread trap errno user_notif trace log allow")),
+    s(
+        "kernel/seccomp/actions_avail",
+        Fixed("kill_process kill_thread trap errno user_notif trace log allow"),
+    ),
     s("kernel/sem", Ints("32000\t1024000000\t500\t32000", 4)),
     s("kernel/sem_next_id", Int(-1, -1, INT)),
     s("kernel/shm_next_id", Int(-1, -1, INT)),

@@ -12,7 +12,10 @@ use qlib::Errno;
 pub(super) fn fill(t: &mut Tree) {
     t.file("buddyinfo", || Ok(Vec::new()));
     t.dir("bus", |_| {});
-    t.text("cgroups", "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\nmemory\t0\t1\t1\npids\t0\t1\t1\n");
+    t.text(
+        "cgroups",
+        "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\nmemory\t0\t1\t1\npids\t0\t1\t1\n",
+    );
     t.text("cmdline", "quark\n");
     t.text("consoles", "");
     t.file("cpuinfo", cpuinfo);
@@ -146,7 +149,11 @@ fn stat() -> Result<Vec<u8>, Errno> {
         // Which CPU time was spent on is not known: it is shown as spread evenly.
         line(&mut t, &alloc::format!("cpu{cpu}"), 1, u64::from(cpus));
     }
-    put!(t, "intr 0\nctxt 0\nbtime {btime}\nprocesses {}\n", table::last_id());
+    put!(
+        t,
+        "intr 0\nctxt 0\nbtime {btime}\nprocesses {}\n",
+        table::last_id()
+    );
     put!(t, "procs_running {}\nprocs_blocked 0\n", running());
     put!(t, "softirq 0 0 0 0 0 0 0 0 0 0 0\n");
     Ok(t.finish())
@@ -205,7 +212,12 @@ fn meminfo(total: u64, free: u64) -> Vec<u8> {
         let label = alloc::format!("{name}:");
         put!(t, "{label:<15} {kib:>8} kB\n");
     }
-    for name in ["HugePages_Total", "HugePages_Free", "HugePages_Rsvd", "HugePages_Surp"] {
+    for name in [
+        "HugePages_Total",
+        "HugePages_Free",
+        "HugePages_Rsvd",
+        "HugePages_Surp",
+    ] {
         put!(t, "{name}:       0\n");
     }
     put!(t, "Hugepagesize:       2048 kB\nHugetlb:               0 kB\n");

@@ -32,7 +32,10 @@ fn fixed_files_read_and_keep_their_identity() {
     let uuid = text(&root, "sys/kernel/random/uuid");
     assert_eq!((uuid.len(), &uuid[14..15]), (37, "4"));
     assert_ne!(uuid, text(&root, "sys/kernel/random/uuid"));
-    assert_eq!(text(&root, "sys/kernel/random/boot_id"), text(&root, "sys/kernel/random/boot_id"));
+    assert_eq!(
+        text(&root, "sys/kernel/random/boot_id"),
+        text(&root, "sys/kernel/random/boot_id")
+    );
     assert!(text(&root, "meminfo").starts_with("MemTotal:"));
     let stat = text(&root, "stat");
     assert!(stat.starts_with("cpu  ") && stat.contains("\ncpu1 ") && stat.contains("\nbtime "));
