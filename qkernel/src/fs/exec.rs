@@ -2,14 +2,12 @@
 
 use crate::fs::fdtable::Fd;
 use crate::fs::file::File;
-use crate::fs::mount::build::kernel_creds;
-use crate::fs::open::{self, How};
-use crate::fs::path::{FsContext, Path};
+use crate::fs::open;
+use crate::fs::path::Path;
 use crate::fs::walk::{Flags, lookup, may_search};
 use crate::task::Task;
 use alloc::sync::Arc;
-use hal::host::Src;
-use hal::uapi::general::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, O_WRONLY};
+use hal::uapi::general::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW};
 use qlib::Errno;
 
 /// Opens a program by its path.
@@ -60,16 +58,13 @@ pub fn change_dir(task: &Task, path: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Writes `name=value` to `/proc/sys`, dots in the name are slashes.
+/// Applies `name=value` of the container's specification. The settings are the kernel's: `/proc` need not be mounted, or may
+/// be read-only already.
 ///
 /// # Errors
-/// ENOENT when there is no such setting; the file's.
-pub fn set_sysctl(root: &Path, setting: &[u8]) -> Result<(), Errno> {
-    let at = setting.iter().position(|b| *b == b'=').ok_or(Errno::EINVAL)?;
-    let mut path = b"/proc/sys/".to_vec();
-    path.extend(setting[..at].iter().map(|b| if *b == b'.' { b'/' } else { *b }));
-    let fs = FsContext::new(root.clone(), root.clone(), 0o022);
-    let file = open::open(&fs, &kernel_creds(), None, &path, How::new(O_WRONLY, 0))?;
-    file.ops().write(&file, &mut Src::kernel(&setting[at + 1..]), 0)?;
-    Ok(())
+/// ENOENT when there is no such setting; EPERM when it cannot be changed; EINVAL.
+pub fn set_sysctl(_root: &Path, setting: &[u8]) -> Result<(), Errno> {
+    let text = core::str::from_utf8(setting).map_err(|_| Errno::EINVAL)?;
+    let (name, value) = text.split_once('=').ok_or(Errno::EINVAL)?;
+    crate::fs::proc::sysctl::set(name, value)
 }

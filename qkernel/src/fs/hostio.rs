@@ -3,22 +3,20 @@
 
 use crate::fs::file::{File, FileOps, MapBacking, PollSource};
 use crate::fs::inode::{FileType, Stat};
-use crate::fs::tty::{SlaveOps, Tty, WinSize, console};
+use crate::fs::tty::{WinSize, console};
 use crate::sched::wait::Events;
 use crate::syscall::Ctx;
 use crate::task;
 use crate::task::creds::Creds;
-use alloc::collections::BTreeMap;
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::any::Any;
 use hal::host::{self, Dest, Handle, HostFile, PollItem, Src};
-use hal::sync::SpinLock;
 use hal::uapi::{general as g, ioctl as io};
 use hal::user::UserSlice;
 use qlib::Errno;
-use qlib::control::ExecId;
+use qlib::control::ProcessSpec;
 
 /// Waits until the host says that `handle` has one of `events`.
 ///
@@ -35,7 +33,7 @@ pub fn wait_handle(handle: Handle, events: Events) -> Result<(), Errno> {
             revents: 0,
         }];
         match host::wait_ready(&mut items, None) {
-            Ok(0) | Err(Errno::EINTR) => {}
+            Ok(0) | Err(Errno::EINTR) => task::answer_calls(),
             Ok(_) => return Ok(()),
             Err(e) => return Err(e),
         }
@@ -232,75 +230,60 @@ pub fn open_handle(handle: HostFile, number: usize) -> Result<Arc<File>, Errno> 
     Ok(file)
 }
 
-/// Regular files given as stdio, by the process they were given to: `> file 2>&1` is one open file on the host and must
-/// share its position here.
-static REGULAR: SpinLock<Vec<(ExecId, Weak<File>)>> = SpinLock::new(Vec::new());
-/// Terminals by the process they were given to.
-static TERMINALS: SpinLock<BTreeMap<ExecId, Weak<Tty>>> = SpinLock::new(BTreeMap::new());
-
-/// Opens descriptor `number` of the process the host starts as `id`: a terminal QKernel runs (`terminal`, of `size` rows and
-/// columns), or a host object as it is.
+/// Opens one stdio handle: a terminal QKernel runs (`terminal`), or a host object as it is.
 ///
 /// # Errors
 /// The host's; ENOSPC when there are too many terminals.
-pub fn open_stdio(
-    handle: Handle,
-    number: usize,
-    terminal: bool,
-    id: ExecId,
-    size: (u32, u32),
-    creds: &Creds,
-) -> Result<Arc<File>, Errno> {
+pub fn open_stdio(handle: Handle, terminal: bool) -> Result<Arc<File>, Errno> {
     let host = HostFile::new(handle);
     if terminal {
-        let file = console::open(host, win_size(size.0, size.1), creds)?;
-        if let Some(tty) = terminal_of(&file) {
-            TERMINALS.lock().insert(id, Arc::downgrade(&tty));
+        console::open(host, WinSize::default(), &Creds::default())
+    } else {
+        open_handle(host, 3)
+    }
+}
+
+/// Opens all descriptors of a new process in order; `None` = closed. With a terminal, 0, 1 and 2 are it, and the caller
+/// makes it the controlling one ([`console::tty_of`], [`crate::fs::tty::job::take`]).
+///
+/// # Errors
+/// The host's.
+pub fn open_all(spec: &ProcessSpec, creds: &Creds) -> Result<Vec<Option<Arc<File>>>, Errno> {
+    let mut out: Vec<Option<Arc<File>>> = Vec::new();
+    let mut handles = spec.stdio.iter().copied();
+    if spec.terminal {
+        let first = handles
+            .next()
+            .filter(|h| *h != Handle::NONE)
+            .ok_or(Errno::EBADF)?;
+        let size = WinSize {
+            rows: spec.rows as u16,
+            cols: spec.cols as u16,
+            ..WinSize::default()
+        };
+        let tty = console::open(HostFile::new(first), size, creds)?;
+        out.extend([Some(tty.clone()), Some(tty.clone()), Some(tty)]);
+        // The other two standard handles, if given, are the same terminal.
+        for h in handles.by_ref().take(2).filter(|h| *h != Handle::NONE) {
+            drop(HostFile::new(h));
         }
-        return Ok(file);
     }
-    let file = open_handle(host, number)?;
-    if file.ops().is_stream() {
-        return Ok(file);
+    for h in handles {
+        if h == Handle::NONE {
+            out.push(None);
+            continue;
+        }
+        let file = open_handle(HostFile::new(h), out.len())?;
+        // `> file 2>&1` is one open file on the host and must share its position here.
+        let twin = out.iter().flatten().find(|f| same_regular(f, &file)).cloned();
+        out.push(Some(twin.unwrap_or(file)));
     }
-    let mut known = REGULAR.lock();
-    known.retain(|(_, f)| f.strong_count() > 0);
-    let mine = known.iter().filter(|(i, _)| *i == id);
-    let twin = mine
-        .filter_map(|(_, f)| f.upgrade())
-        .find(|f| same_regular(f, &file));
-    if let Some(twin) = twin {
-        drop(known);
-        return Ok(twin);
-    }
-    known.push((id, Arc::downgrade(&file)));
-    Ok(file)
-}
-
-fn win_size(rows: u32, cols: u32) -> WinSize {
-    WinSize {
-        rows: rows.min(u32::from(u16::MAX)) as u16,
-        cols: cols.min(u32::from(u16::MAX)) as u16,
-        ..WinSize::default()
-    }
-}
-
-/// The terminal behind an open file, if it is one.
-pub fn terminal_of(file: &File) -> Option<Arc<Tty>> {
-    file.downcast::<SlaveOps>().map(|s| s.tty().clone())
-}
-
-/// The host's terminal of process `id` has another size.
-pub fn resize(id: ExecId, rows: u32, cols: u32) {
-    let tty = TERMINALS.lock().get(&id).and_then(|t| t.upgrade());
-    if let Some(tty) = tty {
-        tty.set_size(win_size(rows, cols));
-    }
+    Ok(out)
 }
 
 fn same_regular(a: &File, b: &File) -> bool {
     match (a.downcast::<HostIo>(), b.downcast::<HostIo>()) {
-        (Some(a), Some(b)) => (a.stat.dev, a.stat.ino) == (b.stat.dev, b.stat.ino),
+        (Some(a), Some(b)) => !a.stream && !b.stream && (a.stat.dev, a.stat.ino) == (b.stat.dev, b.stat.ino),
         _ => false,
     }
 }

@@ -134,5 +134,7 @@ pub fn build(mm: &Mm, top: u64, room: u64, init: &Initial<'_>) -> Result<u64, Er
     l.env_start = base + args_end;
     l.env_end = base + env_end;
     l.auxv = bytes.split_off(vector_at * 8);
+    l.args = strings[..args_end as usize].to_vec();
+    l.env = strings[args_end as usize..env_end as usize].to_vec();
     Ok(sp)
 }

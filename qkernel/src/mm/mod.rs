@@ -1,8 +1,8 @@
 //! Memory of apps: areas (vmas) and the calls that change them.
 
 pub mod ops;
-pub mod vdso;
 pub mod remote;
+pub mod vdso;
 pub mod vma;
 
 use crate::sched::wait::SleepLock;

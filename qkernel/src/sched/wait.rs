@@ -187,6 +187,7 @@ pub fn wait_until<T>(
             return Err(WaitError::TimedOut);
         }
         thread::park(deadline_ns);
+        task::answer_calls();
     }
 }
 
@@ -207,6 +208,7 @@ pub fn wait_killable<T>(queue: &WaitQueue, mut cond: impl FnMut() -> Option<T>) 
             return Err(WaitError::Interrupted);
         }
         thread::park(None);
+        task::answer_calls();
     }
 }
 

@@ -32,10 +32,7 @@ pub fn before_return(ctx: &mut Ctx<'_>) -> bool {
             return false;
         }
         if bits & work::CALL != 0 {
-            let calls = core::mem::take(&mut *ctx.task.calls.lock());
-            for f in calls {
-                f();
-            }
+            ctx.task.run_calls();
         }
         wait_while_stopped(ctx.task);
         if bits & work::SIGNAL != 0 {

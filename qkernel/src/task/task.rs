@@ -132,6 +132,14 @@ impl Task {
             t.kick();
         }
     }
+    /// Runs the jobs that other tasks gave this one; called by the task itself, also while it waits.
+    pub fn run_calls(&self) {
+        self.work.fetch_and(!work::CALL, Ordering::SeqCst);
+        let calls = core::mem::take(&mut *self.calls.lock());
+        for f in calls {
+            f();
+        }
+    }
     /// A snapshot of the credentials.
     pub fn creds(&self) -> Arc<Creds> {
         self.creds.lock().clone()

@@ -1,5 +1,6 @@
 //! What the kernel says of itself and of the container.
 
+use crate::kernel;
 use crate::task::{Process, process::Usage, table};
 use alloc::format;
 use alloc::string::String;
@@ -49,39 +50,16 @@ pub struct Memory {
 
 /// Memory of the container.
 pub fn memory() -> Memory {
-    let limit = hal::boot::info().memory_limit;
-    let total = if limit == u64::MAX { 16 << 30 } else { limit };
-    let used = table::processes().len() as u64 * (2 << 20);
+    let m = kernel::memory();
     Memory {
-        total: total >> 10,
-        free: total.saturating_sub(used) >> 10,
+        total: m.total >> 10,
+        free: m.free >> 10,
     }
-}
-
-/// `uname -r`: the Linux release whose ABI the kernel follows.
-pub const RELEASE: &str = "6.6.0-quark";
-/// `uname -v`.
-pub const VERSION: &str = concat!("#1 SMP QKernel ", env!("CARGO_PKG_VERSION"));
-
-/// Host name and domain name.
-pub fn uts() -> (Vec<u8>, Vec<u8>) {
-    (Vec::new(), Vec::new())
-}
-
-/// Sets the host name or the domain name.
-///
-/// # Errors
-/// EINVAL when it is too long.
-pub fn set_uts(_domain: bool, name: &str) -> Result<(), qlib::Errno> {
-    if name.len() > 64 {
-        return Err(qlib::Errno::EINVAL);
-    }
-    Ok(())
 }
 
 /// The line of `/proc/version`.
 pub fn version() -> Vec<u8> {
-    let (release, version) = (RELEASE, VERSION);
+    let (release, version) = (kernel::RELEASE, kernel::VERSION);
     format!("Linux version {release} (quark@quark) (rustc, LLD) {version}\n").into_bytes()
 }
 

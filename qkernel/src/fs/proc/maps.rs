@@ -66,7 +66,13 @@ fn line(t: &mut Text, v: &Vma) {
 }
 
 fn areas(mm: &Mm) -> Vec<Vma> {
-    let all: Vec<Vma> = mm.vmas.lock().iter().cloned().collect();
+    let mut all: Vec<Vma> = mm.vmas.lock().iter().cloned().collect();
+    if let Some(v) = crate::mm::vdso::area()
+        && !all.iter().any(|a| a.label == Label::Vdso)
+    {
+        let at = all.partition_point(|a| a.start < v.start);
+        all.insert(at, v);
+    }
     all
 }
 

@@ -2,6 +2,7 @@
 
 use super::ident;
 use super::sysctl::Setting;
+use crate::kernel;
 use alloc::format;
 use alloc::string::{String, ToString};
 use hal::boot;
@@ -31,11 +32,11 @@ const fn s(path: &'static str, class: Class) -> Setting {
 }
 
 fn hostname() -> String {
-    String::from_utf8_lossy(&ident::uts().0).into_owned()
+    String::from_utf8_lossy(&kernel::uts().0).into_owned()
 }
 
 fn domainname() -> String {
-    let name = ident::uts().1;
+    let name = kernel::uts().1;
     if name.is_empty() {
         String::from("(none)")
     } else {
@@ -44,11 +45,19 @@ fn domainname() -> String {
 }
 
 fn set_hostname(name: &str) -> Result<(), Errno> {
-    ident::set_uts(false, name)
+    uts_name(false, name)
 }
 
 fn set_domainname(name: &str) -> Result<(), Errno> {
-    ident::set_uts(true, name)
+    uts_name(true, name)
+}
+
+fn uts_name(domain: bool, name: &str) -> Result<(), Errno> {
+    if name.len() > 64 {
+        return Err(Errno::EINVAL);
+    }
+    kernel::set_uts(domain, name.as_bytes());
+    Ok(())
 }
 
 fn threads_max() -> String {
@@ -75,11 +84,11 @@ fn last_pid() -> String {
 }
 
 fn release() -> String {
-    String::from(ident::RELEASE)
+    String::from(kernel::RELEASE)
 }
 
 fn version() -> String {
-    String::from(ident::VERSION)
+    String::from(kernel::VERSION)
 }
 
 pub(super) static TABLE: &[Setting] = &[

@@ -3,7 +3,7 @@
 //! A kernel thread reads what is typed, so that `^C` works while nobody reads; writers write themselves and leave the
 //! rest to the thread when the host is slow.
 
-use super::{QUEUE, Tty, WinSize, open_slave};
+use super::{QUEUE, SlaveOps, Tty, WinSize, open_slave};
 use crate::fs::devpts;
 use crate::fs::file::File;
 use crate::sched::wait::{Events, SleepLock};
@@ -61,6 +61,11 @@ pub fn open(host: HostFile, size: WinSize, creds: &Creds) -> Result<Arc<File>, E
     }
     drop(first);
     Ok(File::new(ops, None, g::O_RDWR))
+}
+
+/// The terminal behind an open file, if it is one.
+pub fn tty_of(file: &File) -> Option<Arc<Tty>> {
+    file.downcast::<SlaveOps>().map(|s| s.tty().clone())
 }
 
 impl Console {

@@ -94,6 +94,17 @@ fn ignores(task: &Task, sig: u32) -> bool {
     actions[sig as usize - 1].handler == SIG_IGN
 }
 
+/// Makes `tty` the controlling terminal of a session leader that has none, with its group in the foreground.
+pub fn take(tty: &Arc<Tty>, process: &Process, session: &Arc<Session>) {
+    let pgid = process.family.lock().pgid;
+    {
+        let mut i = tty.inner.lock();
+        i.session = Arc::downgrade(session);
+        i.pgrp = pgid;
+    }
+    *session.tty.lock() = Some(tty.clone());
+}
+
 /// A terminal was opened without O_NOCTTY: a session leader without a terminal takes it when no session has it.
 pub fn opened(tty: &Arc<Tty>) {
     let Some(task) = crate::task::current() else {
@@ -104,8 +115,7 @@ pub fn opened(tty: &Arc<Tty>) {
     };
     let free = tty.inner.lock().session.upgrade().is_none();
     if session.sid == task.process.pid && session.tty.lock().is_none() && free {
-        let pgid = task.process.family.lock().pgid;
-        tty.set_controlling(&session, pgid);
+        take(tty, &task.process, &session);
     }
 }
 
@@ -129,8 +139,7 @@ pub fn set_controlling(tty: &Arc<Tty>, task: &Task, steal: bool) -> Result<(), E
         }
         *other.tty.lock() = None;
     }
-    let pgid = task.process.family.lock().pgid;
-    tty.set_controlling(&session, pgid);
+    take(tty, &task.process, &session);
     Ok(())
 }
 

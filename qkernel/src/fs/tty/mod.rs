@@ -223,22 +223,6 @@ impl Tty {
             None => self.master_wait.wake(Events::IN | Events::RDNORM | Events::PRI),
         }
     }
-    /// Makes it the controlling terminal of a new session, with group `pgid` in the foreground.
-    pub fn set_controlling(self: &Arc<Self>, session: &Arc<Session>, pgid: u32) {
-        {
-            let mut i = self.inner.lock();
-            i.session = Arc::downgrade(session);
-            i.pgrp = pgid;
-        }
-        *session.tty.lock() = Some(self.clone());
-    }
-    /// The leader of session `sid`, whose controlling terminal it is, ended: the terminal is hung up and free for another.
-    pub fn leader_exited(&self, sid: u32) {
-        let mine = self.inner.lock().session.upgrade().is_none_or(|s| s.sid == sid);
-        if mine {
-            self.hang_up(true);
-        }
-    }
     /// Ends the app's side: open files are dead, the session's leader gets SIGHUP and SIGCONT.
     fn hang_up(&self, exiting: bool) {
         let (session, pgrp) = {
@@ -255,6 +239,14 @@ impl Tty {
         }
         self.wait.wake_all();
         self.master_wait.wake_all();
+    }
+}
+
+/// A session's leader ended: its terminal is hung up and free for another session.
+pub fn leader_exited(session: &Session) {
+    let tty = session.tty.lock().take();
+    if let Some(tty) = tty {
+        tty.hang_up(true);
     }
 }
 
