@@ -14,6 +14,7 @@ pub mod process;
 pub mod signals;
 pub mod system;
 pub mod time;
+pub mod timerfd;
 
 pub mod file_control;
 pub mod file_data;
@@ -146,6 +147,7 @@ pub const FAMILIES: &[&[Row]] = &[
     sockmsg::ROWS,
     system::ROWS,
     time::ROWS,
+    timerfd::ROWS,
 ];
 
 /// Continues an interrupted wait (`restart_syscall`).
