@@ -2,6 +2,7 @@
 
 pub mod anon;
 pub mod attr;
+pub mod cgroup;
 pub mod dcache;
 pub mod dev;
 pub mod devpts;
@@ -18,6 +19,7 @@ pub mod inotify;
 pub mod locks;
 pub mod memfd;
 pub mod mount;
+pub mod mqueue;
 pub mod names;
 pub mod notify;
 pub mod open;
@@ -30,6 +32,7 @@ pub mod proc;
 pub mod pseudo;
 pub mod signalfd;
 pub mod special;
+pub mod sys;
 pub mod timerfd;
 pub mod tmpfs;
 pub mod tty;

@@ -2,40 +2,19 @@
 
 use super::{Mount, attach, bind};
 use crate::fs::hostfs::HostFs;
-use crate::fs::inode::{FileType, InodeRef};
+use crate::fs::inode::FileType;
 use crate::fs::path::{Dentry, FsContext, Path};
 use crate::fs::tmpfs::{Options, Tmpfs};
 use crate::fs::{names, walk};
 use crate::task::creds::{Creds, cap};
-use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use hal::host::HostFile;
-use hal::sync::SpinLock;
 use hal::uapi::general::{MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY};
 use qlib::Errno;
 use qlib::control::{Capabilities, ContainerSpec, Mount as Spec, MountKind};
 use qlib::qcall::HandleId;
-
-/// Makes the root inode of a file system of some kind for a container's mount.
-pub type Setup = fn(mount: &Spec, container: &ContainerSpec) -> Result<InodeRef, Errno>;
-
-static KINDS: SpinLock<BTreeMap<u32, Setup>> = SpinLock::new(BTreeMap::new());
-
-/// Says how mounts of `kind` are made; called once at boot by each file system.
-pub fn register_kind(kind: MountKind, setup: Setup) {
-    KINDS.lock().insert(kind as u32, setup);
-}
-
-/// The root inode for a mount of `kind` that a registered file system makes.
-///
-/// # Errors
-/// ENODEV when nobody registered the kind.
-pub fn fs_by_kind(kind: MountKind, mount: &Spec, container: &ContainerSpec) -> Result<InodeRef, Errno> {
-    let setup = KINDS.lock().get(&(kind as u32)).copied().ok_or(Errno::ENODEV)?;
-    setup(mount, container)
-}
 
 /// The kernel itself: may do everything.
 pub fn kernel_creds() -> Creds {
@@ -63,7 +42,7 @@ pub struct BuildError {
 /// The root of a new file system for a mount.
 ///
 /// # Errors
-/// ENODEV for a kind nobody registered; EINVAL for bad options.
+/// EBADF for a host mount without a handle; EINVAL for bad options.
 pub fn root_dentry(m: &Spec, spec: &ContainerSpec, first: bool) -> Result<Arc<Dentry>, Errno> {
     match m.kind {
         MountKind::Host => {
@@ -87,7 +66,9 @@ pub fn root_dentry(m: &Spec, spec: &ContainerSpec, first: bool) -> Result<Arc<De
         }
         MountKind::DevPts => Ok(Dentry::root(crate::fs::devpts::new_root(&m.options))),
         MountKind::Proc => Ok(Dentry::root(crate::fs::proc::new_root())),
-        kind => Ok(Dentry::root(fs_by_kind(kind, m, spec)?)),
+        MountKind::Sysfs => Ok(Dentry::root(crate::fs::sys::new_root())),
+        MountKind::Cgroup => Ok(Dentry::root(crate::fs::cgroup::new_root())),
+        MountKind::Mqueue => Ok(Dentry::root(crate::fs::mqueue::new_root())),
     }
 }
 

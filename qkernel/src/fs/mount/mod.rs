@@ -3,7 +3,7 @@
 pub mod build;
 mod info;
 
-pub use build::{Setup, build, register_kind};
+pub use build::build;
 pub use info::{MountInfo, flags_text, list};
 
 use crate::fs::dcache;

@@ -1,5 +1,6 @@
 //! procfs: processes and the kernel as text. Source: `proc(5)`, Linux `fs/proc`.
 
+pub mod cpu_sets;
 pub mod ident;
 mod limits;
 mod maps;

@@ -1,5 +1,6 @@
 //! `/proc/PID/status`: the same and more, with names.
 
+use super::cpu_sets::{cpu_list, cpu_mask};
 use super::stat::{rss_pages, sizes};
 use super::who::Who;
 use crate::fs::pseudo::Text;
@@ -186,36 +187,6 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
     Ok(t.finish())
 }
 
-/// CPUs 0..n as Linux prints a mask: 32-bit groups, the highest first.
-pub fn cpu_mask(cpus: u32) -> alloc::string::String {
-    let mut groups = Vec::new();
-    let mut left = cpus;
-    while left > 0 {
-        let n = left.min(32);
-        groups.push(if n == 32 { u32::MAX } else { (1 << n) - 1 });
-        left -= n;
-    }
-    let mut s = alloc::string::String::new();
-    for (i, g) in groups.iter().rev().enumerate() {
-        let text = if i == 0 {
-            alloc::format!("{g:x}")
-        } else {
-            alloc::format!(",{g:08x}")
-        };
-        s.push_str(&text);
-    }
-    s
-}
-
-/// CPUs 0..n as a list.
-pub fn cpu_list(cpus: u32) -> alloc::string::String {
-    if cpus <= 1 {
-        alloc::string::String::from("0")
-    } else {
-        alloc::format!("0-{}", cpus - 1)
-    }
-}
-
 fn memory(who: &Who, p: &Process, t: &mut Text) {
     let Some(mm) = who.mm() else { return };
     let vmas = mm.vmas.lock().clone();
@@ -253,18 +224,4 @@ fn memory(who: &Who, p: &Process, t: &mut Text) {
         t,
         "CoreDumping:\t0\nTHP_enabled:\t1\nuntag_mask:\t0xffffffffffffffff\n"
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cpu_sets_print_as_in_linux() {
-        assert_eq!(cpu_mask(1), "1");
-        assert_eq!(cpu_mask(6), "3f");
-        assert_eq!(cpu_mask(32), "ffffffff");
-        assert_eq!(cpu_mask(34), "3,ffffffff");
-        assert_eq!((cpu_list(1).as_str(), cpu_list(4).as_str()), ("0", "0-3"));
-    }
 }

@@ -101,6 +101,15 @@ impl Tree {
         let meta = self.meta(0o777);
         self.add(name, Link::new(meta, move || Ok(target.as_bytes().to_vec())))
     }
+    /// Adds a symlink whose target is computed.
+    pub fn link_to(
+        &mut self,
+        name: &'static str,
+        target: impl Fn() -> Vec<u8> + Send + Sync + 'static,
+    ) -> &mut Self {
+        let meta = self.meta(0o777);
+        self.add(name, Link::new(meta, move || Ok(target())))
+    }
     /// Adds a directory that `fill` fills.
     pub fn dir(&mut self, name: &'static str, fill: impl FnOnce(&mut Tree)) -> &mut Self {
         let mut sub = Tree::new(self.dev);
