@@ -50,6 +50,8 @@ const fn class(esr: u64) -> u64 {
     esr >> 26 & 0x3f
 }
 
+/// EC of a misaligned stack pointer.
+pub const CLASS_SP_ALIGNMENT: u64 = 0x26;
 /// EC of an SVC from 64-bit code.
 pub const CLASS_SVC64: u64 = 0x15;
 
@@ -89,8 +91,8 @@ pub fn decode(esr: u64, far: u64) -> Exception {
                 },
             )
         }
-        // PC alignment, SP alignment: FAR is the program counter in the first case only.
-        0x22 | 0x26 => Exception::Alignment { addr },
+        // Of the program counter, of the stack pointer.
+        0x22 | CLASS_SP_ALIGNMENT => Exception::Alignment { addr },
         0x2c => Exception::Arithmetic(fpe_code(esr)),
         0x30 | 0x31 | 0x34 | 0x35 | 0x3c => Exception::Breakpoint,
         0x32 | 0x33 => Exception::Step,

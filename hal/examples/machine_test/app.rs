@@ -24,8 +24,6 @@ pub const DATA: Range = Range {
 /// Pages nothing is mapped at.
 pub const HOLE: u64 = 0x60_0000;
 
-core::arch::global_asm!(include_str!("programs.s"));
-
 macro_rules! programs {
     ($($name:ident = $symbol:ident;)*) => {
         unsafe extern "C" { $(safe static $symbol: u8;)* safe static programs: u8; safe static programs_end: u8; }
@@ -167,7 +165,7 @@ pub fn trap(ctx: &mut UserContext, trap: Trap) {
             ctx.set_return(1);
         } else {
             app.traps.lock().push((trap, ctx.pc()));
-            skip_instruction(ctx, trap);
+            crate::native::skip_instruction(ctx, trap);
         }
         return;
     }
@@ -189,13 +187,6 @@ pub fn trap(ctx: &mut UserContext, trap: Trap) {
         _ => -38,
     };
     ctx.set_return(result);
-}
-
-/// The faulting programs keep the address to go on at in a register.
-fn skip_instruction(ctx: &mut UserContext, trap: Trap) {
-    if trap != Trap::Breakpoint && trap != Trap::Step {
-        ctx.set_pc(ctx.rbx);
-    }
 }
 
 fn fork(me: &ThreadRef, app: &App, ctx: &UserContext) -> i64 {
@@ -245,9 +236,9 @@ fn exec(app: &App, ctx: &mut UserContext, pc: u64) -> i64 {
         Ok(new) => {
             load(&new);
             *app.space.lock() = Some(new);
-            let orig = ctx.orig_rax;
-            *ctx = UserContext::new(VirtAddr(pc), VirtAddr(DATA.end - 64));
-            ctx.orig_rax = orig;
+            let mut fresh = UserContext::new(VirtAddr(pc), VirtAddr(DATA.end - 64));
+            crate::native::keep_call(ctx, &mut fresh);
+            *ctx = fresh;
             0
         }
         Err(e) => -(e.0 as i64),

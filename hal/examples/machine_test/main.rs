@@ -10,9 +10,19 @@ fn main() {
 #[cfg(target_os = "none")]
 extern crate alloc;
 #[cfg(target_os = "none")]
+mod aarch64;
+#[cfg(target_os = "none")]
 mod app;
 #[cfg(target_os = "none")]
 mod cases;
+#[cfg(target_os = "none")]
+mod x86_64;
+#[cfg(target_os = "none")]
+mod native {
+    //! Of the two, only that of the build's architecture holds anything.
+    #[allow(unused_imports)]
+    pub use super::{aarch64::*, x86_64::*};
+}
 #[cfg(target_os = "none")]
 hal::kernel_entry!(hal::boot::Hooks {
     start: cases::run,

@@ -245,6 +245,12 @@ pub(super) fn load_vectors() {
 
 /// A synchronous exception of the app.
 extern "C" fn trap_sync(ctx: &mut UserContext, syndrome: u64, far: u64) {
+    // FAR says nothing about a misaligned stack pointer.
+    let far = if syndrome >> 26 & 0x3f == esr::CLASS_SP_ALIGNMENT {
+        ctx.sp_el0
+    } else {
+        far
+    };
     let cause = match esr::decode(syndrome, far) {
         Exception::Syscall => Cause::Syscall,
         Exception::PageFault { addr, touch } => Cause::PageFault {
