@@ -16,9 +16,9 @@ mod native {
             access: Access::Read,
         },
         Trap::Breakpoint,
-        // The stack pointer, off by one.
+        // An exclusive load, off by one.
         Trap::Alignment {
-            addr: crate::app::DATA.end - 63,
+            addr: crate::app::DATA.start + 1,
         },
     ];
 

@@ -109,13 +109,12 @@ check_vectors:
     syscall
     ret
 
-# Spins until an interrupt sets rax, twice a report.
+# Spins until an interrupt sets rax, twice a report. The first report returns 0, unless the interrupt came then already.
 .globl program_spin
 program_spin:
     mov edi, 1
     mov eax, 1
     syscall
-    xor eax, eax
 2:  pause
     test rax, rax
     jz 2b
