@@ -310,6 +310,17 @@ pub(super) fn fork(parent: &BareSpace) -> Result<BareSpace, Errno> {
     if full { Err(Errno::ENOMEM) } else { Ok(child) }
 }
 
+/// Refuses ranges that are not the app's.
+fn check(r: Range) -> Result<(), Errno> {
+    let mine = |own: &Range| r.start < own.end && own.start < r.end;
+    let inside = USER_START <= r.start && r.start < r.end && r.end <= USER_END;
+    if inside && !vdso::reserved().iter().any(mine) {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
 impl Spaces for Bare {
     fn user_range() -> Range {
         Range {
@@ -333,6 +344,7 @@ impl Spaces for Bare {
     }
 
     fn map_anon(space: &SpaceInner, range: Range, prot: Prot) -> Result<(), Errno> {
+        check(range)?;
         space
             .machine
             .replace_with(range, Some(Region::new(range.end, prot, Source::Anon)));
@@ -347,6 +359,7 @@ impl Spaces for Bare {
         offset: u64,
         shared: bool,
     ) -> Result<(), Errno> {
+        check(range)?;
         let map = window::open(h, shared && prot.contains(Prot::WRITE))?;
         // Files that cannot be mapped are refused now, not by a fault. An empty file is fine.
         match map.load(offset) {
@@ -361,11 +374,13 @@ impl Spaces for Bare {
     }
 
     fn unmap(space: &SpaceInner, range: Range) -> Result<(), Errno> {
+        check(range)?;
         space.machine.replace_with(range, None);
         Ok(())
     }
 
     fn protect(space: &SpaceInner, range: Range, prot: Prot) -> Result<(), Errno> {
+        check(range)?;
         upgrade_files(&space.machine, range, prot)?;
         let s = &space.machine;
         let mut regions = s.regions.lock();
@@ -395,10 +410,13 @@ impl Spaces for Bare {
     }
 
     fn remap(space: &SpaceInner, old: Range, new: Range) -> Result<(), Errno> {
+        check(old)?;
+        check(new)?;
         remap(&space.machine, old, new)
     }
 
     fn advise(space: &SpaceInner, range: Range, advice: Advice) -> Result<(), Errno> {
+        check(range)?;
         let s = &space.machine;
         match advice {
             Advice::DontNeed | Advice::Free => {
