@@ -211,8 +211,8 @@ impl Image {
             mm.map(&request(page, file_end - page), backing)?;
             mapped_to = (file_end + PAGE_SIZE - 1) & !(PAGE_SIZE - 1);
             if mem_end > file_end && prot.contains(Prot::WRITE) {
-                // The rest of the last file page is .bss.
-                let n = mapped_to.min(mem_end) - file_end;
+                // The rest of the last file page is zero, beyond .bss too: the dynamic linker's first allocations are there.
+                let n = mapped_to - file_end;
                 hal::user::UserSlice::new(file_end, n)?.zero()?;
             }
         }
