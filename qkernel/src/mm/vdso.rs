@@ -5,26 +5,20 @@ use super::vma::{Label, Vma};
 use hal::aspace::Prot;
 use qlib::Errno;
 
-/// Makes the machine's vDSO visible in a fresh address space; returns its address, 0 when there is none.
+/// The address of the machine's vDSO in a fresh address space; 0 when there is none.
 ///
 /// # Errors
-/// ENOMEM.
-pub fn map(mm: &Mm) -> Result<u64, Errno> {
-    let info = hal::boot::info();
-    if info.vdso == 0 {
-        return Ok(0);
-    }
-    // On the process machine the host has mapped it already: only the bookkeeping is missing. It is not in `vmas`, so
-    // that no app can unmap it; `/proc` shows it from here.
-    Ok(info.vdso)
+/// None: the machine has mapped it already. It is not in the areas, so that no app can unmap it; `/proc` shows it from
+/// here.
+pub fn map(_mm: &Mm) -> Result<u64, Errno> {
+    Ok(hal::aspace::vdso().map_or(0, |v| v.ehdr))
 }
 
 /// The vDSO as `/proc/PID/maps` shows it.
 pub fn area() -> Option<Vma> {
-    let info = hal::boot::info();
-    (info.vdso != 0).then(|| Vma {
-        start: info.vdso,
-        end: info.vdso_range.end,
+    hal::aspace::vdso().map(|v| Vma {
+        start: v.ehdr,
+        end: v.range.end,
         prot: Prot::READ | Prot::EXEC,
         shared: false,
         file: None,

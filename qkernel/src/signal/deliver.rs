@@ -248,7 +248,7 @@ fn run_handler(ctx: &mut Ctx<'_>, info: &SigInfo, action: &SigAction) -> Result<
         signo: info.signo,
         info: &bytes,
         handler: VirtAddr(action.handler),
-        restorer: VirtAddr(action.restorer),
+        restorer: VirtAddr(restorer_of(action)),
         old_mask: old_mask.0,
         stack_top,
         alt_stack: reported,
@@ -267,6 +267,14 @@ fn run_handler(ctx: &mut Ctx<'_>, info: &SigInfo, action: &SigAction) -> Result<
         s.alt_stack = (0, 0, 0);
     }
     Ok(())
+}
+
+/// Where the handler returns to: what the app named, else the vDSO's code (aarch64; x86_64 programs always name it).
+fn restorer_of(action: &SigAction) -> u64 {
+    if action.flags & sa::RESTORER != 0 {
+        return action.restorer;
+    }
+    hal::aspace::vdso().map_or(0, |v| v.sigreturn)
 }
 
 /// Whether `sp` lies on the alternate stack.
