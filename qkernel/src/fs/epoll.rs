@@ -412,7 +412,7 @@ impl Epoll {
                 return Err(WaitError::TimedOut);
             }
             if self.host.is_empty() {
-                hal::thread::park(deadline_ns);
+                crate::sched::wait::park(deadline_ns);
             } else {
                 self.host.collect(max, &mut out, deadline_ns);
                 if !out.is_empty() {

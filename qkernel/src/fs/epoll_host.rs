@@ -216,7 +216,7 @@ impl HostSide {
         let mut plain: Vec<PollItem> = items.iter().map(|(p, _)| *p).collect();
         let n = match deadline_ns {
             Some(0) => host::ready(&mut plain),
-            d => host::wait_ready(&mut plain, d),
+            d => crate::sched::wait::wait_ready(&mut plain, d),
         };
         for ((p, _), q) in items.iter_mut().zip(plain) {
             p.revents = q.revents;
@@ -228,7 +228,7 @@ impl HostSide {
         let mut items = self.poll_items();
         if items.is_empty() {
             if deadline_ns != Some(0) {
-                hal::thread::park(deadline_ns);
+                crate::sched::wait::park(deadline_ns);
             }
             return;
         }

@@ -4,7 +4,7 @@
 use crate::fs::file::{File, FileOps, MapBacking, PollSource};
 use crate::fs::inode::{FileType, Stat};
 use crate::fs::tty::{WinSize, console};
-use crate::sched::wait::Events;
+use crate::sched::wait::{Events, wait_ready};
 use crate::syscall::Ctx;
 use crate::task;
 use crate::task::creds::Creds;
@@ -32,8 +32,8 @@ pub fn wait_handle(handle: Handle, events: Events) -> Result<(), Errno> {
             events: events.bits() as u16,
             revents: 0,
         }];
-        match host::wait_ready(&mut items, None) {
-            Ok(0) | Err(Errno::EINTR) => task::answer_calls(),
+        match wait_ready(&mut items, None) {
+            Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(()),
             Err(e) => return Err(e),
         }

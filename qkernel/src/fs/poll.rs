@@ -2,11 +2,11 @@
 
 use crate::fs::file::{File, PollSource};
 use crate::sched::wait::{Events, ThreadWaiter, WaitError, WaitQueue, WaitToken};
+use crate::sched::wait::{park, wait_ready};
 use crate::task;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hal::host::{self, PollItem};
-use hal::thread;
 
 /// One file of a set.
 pub struct PollEntry {
@@ -61,7 +61,7 @@ pub fn wait_host(handle: host::Handle, events: Events, deadline_ns: Option<u64>)
         if task::interrupted() {
             return Err(WaitError::Interrupted);
         }
-        if host::wait_ready(&mut item, deadline_ns).unwrap_or(1) > 0 {
+        if wait_ready(&mut item, deadline_ns).unwrap_or(1) > 0 {
             return Ok(());
         }
         if deadline_ns.is_some_and(|d| hal::clock::monotonic_ns() >= d) {
@@ -209,10 +209,10 @@ pub fn poll(set: &mut [PollEntry], deadline_ns: Option<u64>) -> Result<usize, Wa
             return Err(WaitError::TimedOut);
         }
         if h.items.is_empty() {
-            thread::park(deadline_ns);
+            park(deadline_ns);
             n = scan(set);
         } else {
-            let found = host::wait_ready(&mut h.items, deadline_ns).unwrap_or(0);
+            let found = wait_ready(&mut h.items, deadline_ns).unwrap_or(0);
             n = scan(set);
             if found > 0 {
                 n += collect(set, &h);

@@ -152,7 +152,7 @@ impl Waiter {
             } else if deadline_ns.is_some_and(|d| hal::clock::monotonic_ns() >= d) {
                 WaitError::TimedOut
             } else {
-                thread::park(deadline_ns);
+                crate::sched::wait::park(deadline_ns);
                 continue;
             };
             if self.dequeue() {
@@ -334,7 +334,7 @@ pub fn wait_many(words: &[(Key, u64, u32)], deadline_ns: Option<u64>) -> Result<
         } else if deadline_ns.is_some_and(|d| hal::clock::monotonic_ns() >= d) {
             Some(WaitError::TimedOut)
         } else {
-            thread::park(deadline_ns);
+            crate::sched::wait::park(deadline_ns);
             continue;
         };
         return match (leave(), end) {

@@ -24,6 +24,8 @@ pub struct Mm {
     pub layout: SpinLock<Layout>,
     /// Who the program runs as, for `/proc` and ptrace checks.
     pub owner: SpinLock<Arc<Creds>>,
+    /// Resident pages when last counted, and when, monotonic ns.
+    pub resident: SpinLock<(u64, u64)>,
 }
 
 /// Where things lie in the address space.

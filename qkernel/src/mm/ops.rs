@@ -108,6 +108,7 @@ impl Mm {
             vmas: SleepLock::default(),
             layout: SpinLock::new(Layout::default()),
             owner: SpinLock::new(owner),
+            resident: SpinLock::default(),
         })
     }
 
@@ -122,6 +123,7 @@ impl Mm {
             vmas: SleepLock::new(vmas),
             layout: SpinLock::new(self.layout.lock().clone()),
             owner: SpinLock::new(self.owner.lock().clone()),
+            resident: SpinLock::new(*self.resident.lock()),
         })
     }
 

@@ -1,6 +1,6 @@
-//! Memory of other processes. Only a thread that lives in an address space can touch it, so the thread is asked.
+//! Memory of other processes. Only a thread that lives in an address space can touch it, so a thread is asked.
 
-use super::Mm;
+use super::{Mm, Vma};
 use crate::sched::wait::{Events, WaitQueue, wait_until};
 use crate::task::Task;
 use crate::task::task::work;
@@ -9,46 +9,79 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use hal::sync::SpinLock;
-use qlib::Errno;
+use qlib::boot::Range;
+use qlib::{Errno, PAGE_SIZE};
 
-/// Most bytes one request moves.
+/// Most bytes one read moves.
 const CHUNK: u64 = 64 * 1024;
-/// How long the other thread may take, ns. It may be stopped or wait in the host for long.
-const PATIENCE_NS: u64 = 200_000_000;
+/// How long the other task may take, ns: it may be in the middle of a call that does not look.
+const PATIENCE_NS: u64 = 100_000_000;
+/// Pages asked of the machine at once.
+const PAGES: u64 = 64 * 1024;
+/// Of an area, what is counted, bytes: reservations of runtimes are terabytes of nothing.
+const COUNTED: u64 = 4 << 30;
 
-/// The answer of the other thread.
-#[derive(Default)]
-struct Answer {
-    bytes: SpinLock<Option<Vec<u8>>>,
+/// The answer of the other task.
+struct Answer<T> {
+    value: SpinLock<Option<T>>,
     done: WaitQueue,
 }
 
-fn read_own(addr: u64, len: usize) -> Vec<u8> {
-    // As much as is mapped: page by page.
-    let mut out = Vec::with_capacity(len);
-    let mut page = vec![0; 4096];
-    let mut at = addr;
-    while out.len() < len {
-        let n = (4096 - at as usize % 4096).min(len - out.len());
-        if hal::user::copy_in(&mut page[..n], at).is_err() {
-            break;
-        }
-        out.extend_from_slice(&page[..n]);
-        at += n as u64;
-    }
-    out
+/// Has `task` run `job` where it is: with its address space, between its instructions or while it sleeps. The job must not
+/// wait.
+///
+/// # Errors
+/// EIO when it does not answer in time; ERESTARTSYS.
+pub fn ask<T: Send + 'static>(
+    task: &Arc<Task>,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Errno> {
+    let answer = Arc::new(Answer {
+        value: SpinLock::new(None),
+        done: WaitQueue::new(),
+    });
+    let theirs = answer.clone();
+    let job = move || {
+        let value = job();
+        *theirs.value.lock() = Some(value);
+        theirs.done.wake_all();
+    };
+    task.calls.lock().push(Box::new(job));
+    task.notify(work::CALL);
+    let deadline = hal::clock::monotonic_ns() + PATIENCE_NS;
+    wait_until(&answer.done, Events::all(), Some(deadline), || {
+        answer.value.lock().take()
+    })
+    .map_err(|e| e.restart_or(Errno::EIO))
 }
 
-fn is_own(mm: &Arc<Mm>) -> bool {
+fn is_own(mm: &Mm) -> bool {
     crate::task::current()
         .and_then(|t| t.mm())
         .is_some_and(|m| m.space.same(&mm.space))
 }
 
+fn read_own(addr: u64, len: usize) -> Vec<u8> {
+    // As much as is mapped, page by page.
+    let mut out = Vec::with_capacity(len);
+    let mut page = vec![0; PAGE_SIZE as usize];
+    let mut at = addr;
+    while out.len() < len {
+        let n = (PAGE_SIZE - at % PAGE_SIZE).min((len - out.len()) as u64);
+        let part = &mut page[..n as usize];
+        if hal::user::copy_in(part, at).is_err() {
+            break;
+        }
+        out.extend_from_slice(part);
+        at += n;
+    }
+    out
+}
+
 /// Reads up to `len` bytes of the memory of `task`, at most 64 KiB; fewer where less is mapped.
 ///
 /// # Errors
-/// ESRCH when the task has no memory any more; EIO when it does not answer in time; ERESTARTSYS.
+/// ESRCH when the task has no memory any more; as [`ask`].
 pub fn read(task: &Arc<Task>, addr: u64, len: u64) -> Result<Vec<u8>, Errno> {
     let mm = task.mm().ok_or(Errno::ESRCH)?;
     let len = len.min(CHUNK) as usize;
@@ -58,18 +91,39 @@ pub fn read(task: &Arc<Task>, addr: u64, len: u64) -> Result<Vec<u8>, Errno> {
     if is_own(&mm) {
         return Ok(read_own(addr, len));
     }
-    let answer = Arc::new(Answer::default());
-    let theirs = answer.clone();
-    let job = move || {
-        let bytes = read_own(addr, len);
-        *theirs.bytes.lock() = Some(bytes);
-        theirs.done.wake_all();
+    ask(task, move || read_own(addr, len))
+}
+
+/// Resident pages of areas of the calling thread's address space, one number each.
+fn count_own(mm: &Mm, areas: &[Range]) -> Vec<u64> {
+    let mut map = Vec::new();
+    let count = |r: &Range| {
+        let end = r.end.min(r.start + COUNTED);
+        let mut at = r.start;
+        let mut n = 0;
+        while at < end {
+            let to = end.min(at + PAGES * PAGE_SIZE);
+            map.clear();
+            map.resize(((to - at) / PAGE_SIZE) as usize, 0u8);
+            if mm.space.resident(Range { start: at, end: to }, &mut map).is_ok() {
+                n += map.iter().filter(|b| **b & 1 != 0).count() as u64;
+            }
+            at = to;
+        }
+        n
     };
-    task.calls.lock().push(Box::new(job));
-    task.notify(work::CALL);
-    let deadline = hal::clock::monotonic_ns() + PATIENCE_NS;
-    wait_until(&answer.done, Events::all(), Some(deadline), || {
-        answer.bytes.lock().take()
-    })
-    .map_err(|e| e.restart_or(Errno::EIO))
+    areas.iter().map(count).collect()
+}
+
+/// Resident pages of each area of `vmas` in the memory of `task`.
+///
+/// # Errors
+/// ESRCH when the task has no memory any more; as [`ask`].
+pub fn resident(task: &Arc<Task>, vmas: &[Vma]) -> Result<Vec<u64>, Errno> {
+    let mm = task.mm().ok_or(Errno::ESRCH)?;
+    let areas: Vec<Range> = vmas.iter().map(|v| v.range()).collect();
+    if is_own(&mm) {
+        return Ok(count_own(&mm, &areas));
+    }
+    ask(task, move || count_own(&mm, &areas))
 }

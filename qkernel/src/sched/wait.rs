@@ -1,10 +1,12 @@
 //! Wait queues: how threads and pollers learn that something changed.
 
-use crate::task;
+use crate::task::task::work;
+use crate::task::{self, Task};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bitflags::bitflags;
 use core::sync::atomic::{AtomicU64, Ordering};
+use hal::host::{self, PollItem};
 use hal::sync::SpinLock;
 use hal::thread::{self, ThreadRef};
 use qlib::Errno;
@@ -162,6 +164,41 @@ impl Drop for Registered<'_> {
     }
 }
 
+/// CPU time of a task is looked at when it goes to sleep, but not more often than this, ns.
+const LOOK_NS: u64 = 10_000_000;
+
+fn asleep<T>(sleep: impl FnOnce() -> T) -> T {
+    let me = thread::current();
+    let Some(task) = me.data::<Task>() else {
+        return sleep();
+    };
+    let now = hal::clock::monotonic_ns();
+    if now.saturating_sub(task.looked_ns.load(Ordering::Relaxed)) > LOOK_NS {
+        task.look_at_cpu(now);
+    }
+    task.state.store(u32::from(b'S'), Ordering::Relaxed);
+    let r = sleep();
+    task.state.store(u32::from(b'R'), Ordering::Relaxed);
+    if task.work.load(Ordering::SeqCst) & work::CALL != 0 {
+        task.run_calls();
+    }
+    r
+}
+
+/// Sleeps as [`thread::park`] does; what other tasks asked of this one is done before it returns. Waits of tasks use this,
+/// so that `/proc` sees them sleep and they answer it. No lock may be held.
+pub fn park(deadline_ns: Option<u64>) {
+    asleep(|| thread::park(deadline_ns));
+}
+
+/// Waits for host objects as [`host::wait_ready`] does, otherwise as [`park`].
+///
+/// # Errors
+/// The host's.
+pub fn wait_ready(items: &mut [PollItem], deadline_ns: Option<u64>) -> Result<usize, Errno> {
+    asleep(|| host::wait_ready(items, deadline_ns))
+}
+
 /// Waits until `cond` gives a value; it is tried first, and again after each wake of `queue`. No lock may be held.
 ///
 /// # Errors
@@ -186,8 +223,7 @@ pub fn wait_until<T>(
         if deadline_ns.is_some_and(|d| hal::clock::monotonic_ns() >= d) {
             return Err(WaitError::TimedOut);
         }
-        thread::park(deadline_ns);
-        task::answer_calls();
+        park(deadline_ns);
     }
 }
 
@@ -207,8 +243,7 @@ pub fn wait_killable<T>(queue: &WaitQueue, mut cond: impl FnMut() -> Option<T>) 
         if task::killed() {
             return Err(WaitError::Interrupted);
         }
-        thread::park(None);
-        task::answer_calls();
+        park(None);
     }
 }
 

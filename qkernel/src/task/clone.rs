@@ -94,6 +94,7 @@ pub fn make_task(thread: &Arc<Thread>, parts: Parts) -> Arc<Task> {
         state: AtomicU32::new(u32::from(b'R')),
         exited: AtomicBool::new(false),
         cpu_ns: [AtomicU64::new(0), AtomicU64::new(0)],
+        looked_ns: AtomicU64::new(0),
         nice: AtomicU32::new(20),
         death_signal: AtomicU32::new(0),
         timer_slack_ns: AtomicU64::new(50_000),

@@ -27,16 +27,6 @@ pub fn interrupted() -> bool {
         .is_some_and(|t| t.interrupted())
 }
 
-/// Runs jobs that other tasks gave the calling one, so that a waiting task answers too.
-pub fn answer_calls() {
-    let me = hal::thread::current();
-    if let Some(t) = me.data::<Task>()
-        && t.work.load(core::sync::atomic::Ordering::SeqCst) & task::work::CALL != 0
-    {
-        t.run_calls();
-    }
-}
-
 /// Whether the calling task is being killed.
 pub fn killed() -> bool {
     hal::thread::current().data::<Task>().is_some_and(|t| t.killed())

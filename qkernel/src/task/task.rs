@@ -73,6 +73,8 @@ pub struct Task {
     pub exited: AtomicBool,
     /// CPU time when last looked, ns: user, system.
     pub cpu_ns: [AtomicU64; 2],
+    /// When [`Task::cpu_ns`] was looked at, monotonic ns.
+    pub looked_ns: AtomicU64,
     /// Nice value + 20.
     pub nice: AtomicU32,
     /// `PR_SET_PDEATHSIG`.
@@ -131,6 +133,13 @@ impl Task {
         if let Some(t) = self.thread.upgrade() {
             t.kick();
         }
+    }
+    /// Stores the CPU time used so far; called by the task itself.
+    pub fn look_at_cpu(&self, now_ns: u64) {
+        let (user, system) = hal::thread::cpu_time_ns();
+        self.cpu_ns[0].store(user, Ordering::Relaxed);
+        self.cpu_ns[1].store(system, Ordering::Relaxed);
+        self.looked_ns.store(now_ns, Ordering::Relaxed);
     }
     /// Runs the jobs that other tasks gave this one; called by the task itself, also while it waits.
     pub fn run_calls(&self) {

@@ -107,13 +107,9 @@ struct Sums {
 }
 
 impl Sums {
-    fn of(mm: &Mm, v: &Vma) -> Self {
+    fn of(v: &Vma, resident: u64) -> Self {
         let size = (v.end - v.start) >> 10;
-        let rss = if v.prot.is_empty() {
-            0
-        } else {
-            resident(mm, v.range()) * (PAGE_SIZE >> 10)
-        };
+        let rss = resident * (PAGE_SIZE >> 10);
         let file = v.file.is_some();
         let mut s = Self {
             size,
@@ -200,10 +196,10 @@ impl Sums {
 
 /// `smaps`.
 pub fn smaps(who: &Who) -> Result<Vec<u8>, Errno> {
-    with(who, |mm, t| {
-        for v in areas(mm) {
+    with(who, |_, t| {
+        for (v, n) in resident(who) {
             line(t, &v);
-            Sums::of(mm, &v).print(t, false);
+            Sums::of(&v, n).print(t, false);
             put!(t, "THPeligible:           0\nVmFlags:");
             for (on, flag) in [
                 (v.prot.contains(Prot::READ), "rd"),
@@ -228,14 +224,14 @@ pub fn smaps(who: &Who) -> Result<Vec<u8>, Errno> {
 
 /// `smaps_rollup`.
 pub fn rollup(who: &Who) -> Result<Vec<u8>, Errno> {
-    with(who, |mm, t| {
-        let all = areas(mm);
+    with(who, |_, t| {
+        let all = resident(who);
         let mut sums = Sums::default();
-        for v in &all {
-            sums.add(&Sums::of(mm, v));
+        for (v, n) in &all {
+            sums.add(&Sums::of(v, *n));
         }
-        let start = all.first().map_or(0, |v| v.start);
-        let end = all.last().map_or(0, |v| v.end);
+        let start = all.first().map_or(0, |(v, _)| v.start);
+        let end = all.last().map_or(0, |(v, _)| v.end);
         let from = t.len();
         put!(t, "{start:08x}-{end:08x} ---p 00000000 00:00 0 ");
         t.pad(from, NAME_AT);

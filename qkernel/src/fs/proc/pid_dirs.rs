@@ -110,7 +110,7 @@ fn info(who: &Who, n: i32) -> Result<Vec<u8>, Errno> {
     let pos = if file.ops().is_stream() {
         0
     } else {
-        *file.pos.lock()
+        file.position(*file.pos.lock())?
     };
     let ino = file.ops().stat(&file).map_or(0, |s| s.ino);
     let mount = file.path().map_or(0, |p| p.mount.id);

@@ -4,7 +4,7 @@ use super::ident::{TICK_NS, usage};
 use super::status::{masks, name};
 use super::who::Who;
 use crate::fs::pseudo::Text;
-use crate::mm::{Layout, Mm, VmaSet};
+use crate::mm::{Layout, Vma, VmaSet, remote};
 use crate::put;
 use crate::task::table;
 use alloc::sync::Arc;
@@ -12,55 +12,75 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use hal::aspace::Prot;
-use qlib::boot::Range;
 use qlib::{Errno, PAGE_SIZE};
 
-/// CPU time, ns: user, system. The caller's own is up to date; others' is what they last reported.
+/// CPU time, ns: user, system. Tasks that run are asked; those that sleep have told when they went to sleep.
 pub fn cpu_ns(who: &Who) -> Result<(u64, u64), Errno> {
     let p = who.get()?;
-    let mine = crate::task::current();
-    if who.thread {
-        let t = who.live()?;
-        if mine.is_some_and(|m| Arc::ptr_eq(&m, &t)) {
-            return Ok(hal::thread::cpu_time_ns());
+    let tasks = match who.thread {
+        true => vec![who.live()?],
+        false => p.tasks.lock().clone(),
+    };
+    let me = crate::task::current();
+    for t in &tasks {
+        if me.as_ref().is_some_and(|m| Arc::ptr_eq(m, t)) {
+            t.look_at_cpu(hal::clock::monotonic_ns());
+        } else if t.state_letter() == b'R' && !t.exited.load(Ordering::Relaxed) {
+            let asked = t.clone();
+            let look = move || asked.look_at_cpu(hal::clock::monotonic_ns());
+            match remote::ask(t, look) {
+                // What is known is shown.
+                Ok(()) | Err(Errno::EIO) => {}
+                Err(e) => return Err(e),
+            }
         }
-        return Ok((
-            t.cpu_ns[0].load(Ordering::Relaxed),
-            t.cpu_ns[1].load(Ordering::Relaxed),
-        ));
     }
-    if let Some(m) = mine.filter(|m| Arc::ptr_eq(&m.process, &p)) {
-        let (u, s) = hal::thread::cpu_time_ns();
-        m.cpu_ns[0].store(u, Ordering::Relaxed);
-        m.cpu_ns[1].store(s, Ordering::Relaxed);
+    if who.thread {
+        let ns = |i: usize| tasks[0].cpu_ns[i].load(Ordering::Relaxed);
+        return Ok((ns(0), ns(1)));
     }
     let u = usage(&p);
     Ok((u.user_ns, u.system_ns))
 }
 
-/// Pages of an area that are resident; only the caller's own memory can be asked, others' is taken as what the area's kind
-/// makes likely.
-pub fn resident(mm: &Mm, range: Range) -> u64 {
-    let own = crate::task::current()
-        .and_then(|t| t.mm())
-        .is_some_and(|m| m.space.same(&mm.space));
-    let pages = (range.len() / PAGE_SIZE) as usize;
-    if own && pages <= 1 << 20 {
-        let mut map = vec![0; pages];
-        if mm.space.resident(range, &mut map).is_ok() {
-            return map.iter().filter(|b| **b & 1 != 0).count() as u64;
+/// A count of resident pages serves this long, ns: `ps` reads several files of each process.
+const FRESH_NS: u64 = 200_000_000;
+
+/// Areas of a process with the resident pages of each; a process that does not answer shows the last total in the first.
+pub fn resident(who: &Who) -> Vec<(Vma, u64)> {
+    let (Ok(task), Some(mm)) = (who.live(), who.mm()) else {
+        return Vec::new();
+    };
+    let all: Vec<Vma> = mm.vmas.lock().iter().cloned().collect();
+    let wanted: Vec<Vma> = all.iter().filter(|v| !v.prot.is_empty()).cloned().collect();
+    let counts = match remote::resident(&task, &wanted) {
+        Ok(c) => {
+            *mm.resident.lock() = (c.iter().sum(), hal::clock::monotonic_ns());
+            c
         }
-    }
-    // Reserved ranges of runtimes are large and untouched.
-    (pages as u64).min(512)
+        Err(_) => vec![mm.resident.lock().0],
+    };
+    let mut counts = counts.into_iter();
+    all.into_iter()
+        .map(|v| {
+            let n = if v.prot.is_empty() {
+                0
+            } else {
+                counts.next().unwrap_or(0)
+            };
+            (v, n)
+        })
+        .collect()
 }
 
 /// Resident pages of the process.
 pub fn rss_pages(who: &Who) -> u64 {
     let Some(mm) = who.mm() else { return 0 };
-    let vmas = mm.vmas.lock().clone();
-    let accessible = vmas.iter().filter(|v| !v.prot.is_empty());
-    accessible.map(|v| resident(&mm, v.range())).sum()
+    let (known, when) = *mm.resident.lock();
+    if when != 0 && hal::clock::monotonic_ns().saturating_sub(when) < FRESH_NS {
+        return known;
+    }
+    resident(who).iter().map(|(_, n)| n).sum()
 }
 
 /// Sums over areas, pages.
@@ -210,11 +230,12 @@ pub fn statm(who: &Who) -> Result<Vec<u8>, Errno> {
     let vmas = mm.vmas.lock().clone();
     let layout = mm.layout.lock().clone();
     let s = sizes(&vmas, &layout);
-    let rss = rss_pages(who);
-    let shared: u64 = vmas
+    let areas = resident(who);
+    let rss: u64 = areas.iter().map(|(_, n)| n).sum();
+    let shared: u64 = areas
         .iter()
-        .filter(|v| v.file.is_some() && !v.prot.contains(Prot::WRITE))
-        .map(|v| resident(&mm, v.range()))
+        .filter(|(v, _)| v.file.is_some() && !v.prot.contains(Prot::WRITE))
+        .map(|(_, n)| n)
         .sum();
     let line = alloc::format!(
         "{} {rss} {} {} 0 {} 0\n",

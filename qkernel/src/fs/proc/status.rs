@@ -1,7 +1,7 @@
 //! `/proc/PID/status`: the same and more, with names.
 
 use super::cpu_sets::{cpu_list, cpu_mask};
-use super::stat::{rss_pages, sizes};
+use super::stat::{resident, sizes};
 use super::who::Who;
 use crate::fs::pseudo::Text;
 use crate::put;
@@ -192,14 +192,12 @@ fn memory(who: &Who, p: &Process, t: &mut Text) {
     let vmas = mm.vmas.lock().clone();
     let layout = mm.layout.lock().clone();
     let s = sizes(&vmas, &layout);
-    let rss = rss_pages(who);
+    let areas = resident(who);
+    let rss: u64 = areas.iter().map(|(_, n)| n).sum();
     let peak = p.usage.lock().max_rss_kib.max(rss * 4);
-    let file = vmas
-        .iter()
-        .filter(|v| v.file.is_some() && !v.shared)
-        .map(|v| super::stat::resident(&mm, v.range()))
-        .sum::<u64>()
-        .min(rss);
+    let of = |f: fn(&crate::mm::Vma) -> bool| areas.iter().filter(|(v, _)| f(v)).map(|(_, n)| n).sum::<u64>();
+    let shmem = of(|v| v.file.is_none() && v.shared);
+    let file = of(|v| v.file.is_some());
     for (label, kib) in [
         ("VmPeak", s.total * 4),
         ("VmSize", s.total * 4),
@@ -207,9 +205,9 @@ fn memory(who: &Who, p: &Process, t: &mut Text) {
         ("VmPin", 0),
         ("VmHWM", peak),
         ("VmRSS", rss * 4),
-        ("RssAnon", (rss - file) * 4),
+        ("RssAnon", (rss - file - shmem) * 4),
         ("RssFile", file * 4),
-        ("RssShmem", 0),
+        ("RssShmem", shmem * 4),
         ("VmData", s.data * 4),
         ("VmStk", s.stack * 4),
         ("VmExe", s.text * 4),
