@@ -82,7 +82,7 @@ impl Pipe {
     }
 
     /// The wait queue, for a FIFO's open.
-    pub(super) fn queue(&self) -> &WaitQueue {
+    pub(crate) fn queue(&self) -> &WaitQueue {
         &self.queue
     }
 
@@ -93,7 +93,7 @@ impl Pipe {
     }
 
     /// Takes up to `want` bytes; `None` = nothing there but writers, an empty vector = the end.
-    pub(super) fn try_take(&self, want: usize) -> Option<Vec<Chunk>> {
+    pub(crate) fn try_take(&self, want: usize) -> Option<Vec<Chunk>> {
         let taken = {
             let mut s = self.state.lock();
             if s.buffer.is_empty() {
@@ -106,13 +106,13 @@ impl Pipe {
     }
 
     /// Puts bytes that could not be delivered back to the front.
-    pub(super) fn give_back(&self, chunks: Vec<Chunk>) {
+    pub(crate) fn give_back(&self, chunks: Vec<Chunk>) {
         self.state.lock().buffer.give_back(chunks);
         self.queue.wake(Events::IN | Events::RDNORM);
     }
 
     /// A copy of up to `want` bytes for `tee(2)`, which leaves them; `None` and empty as [`Pipe::try_take`].
-    pub(super) fn try_peek(&self, want: usize) -> Option<Vec<Chunk>> {
+    pub(crate) fn try_peek(&self, want: usize) -> Option<Vec<Chunk>> {
         let s = self.state.lock();
         if s.buffer.is_empty() {
             return (s.writers == 0).then(Vec::new);
@@ -143,8 +143,24 @@ impl Pipe {
     }
 
     /// Bytes that can be written without waiting.
-    pub(super) fn room(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         self.state.lock().buffer.room()
+    }
+
+    /// Whether somebody could read what is written.
+    pub(crate) fn has_readers(&self) -> bool {
+        self.state.lock().readers > 0
+    }
+
+    /// Adds chunks whether there is room or not: the caller looked, and their bytes have nowhere else to go.
+    pub(crate) fn put_all(&self, chunks: Vec<Chunk>) {
+        {
+            let mut s = self.state.lock();
+            for c in chunks {
+                s.buffer.push(c);
+            }
+        }
+        self.queue.wake(Events::IN | Events::RDNORM);
     }
 
     /// Capacity, bytes (F_GETPIPE_SZ).

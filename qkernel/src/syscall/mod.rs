@@ -12,6 +12,7 @@ pub mod pipe;
 pub mod poll;
 pub mod process;
 pub mod signals;
+pub mod splice;
 pub mod system;
 pub mod time;
 pub mod timerfd;
@@ -145,6 +146,7 @@ pub const FAMILIES: &[&[Row]] = &[
     signals::ROWS,
     socket::ROWS,
     sockmsg::ROWS,
+    splice::ROWS,
     system::ROWS,
     time::ROWS,
     timerfd::ROWS,
