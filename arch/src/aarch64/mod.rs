@@ -63,3 +63,6 @@ pub fn sysno(n: u64) -> Option<crate::sysno::Sysno> {
 pub fn number(s: crate::sysno::Sysno) -> Option<u16> {
     s.numbers().aarch64
 }
+
+/// Whether `struct semid64_ds` has a spare word behind each of its times.
+pub const SEMID_TIME_PADDING: bool = false;

@@ -66,3 +66,6 @@ pub fn sysno(n: u64) -> Option<crate::sysno::Sysno> {
 pub fn number(s: crate::sysno::Sysno) -> Option<u16> {
     s.numbers().x86_64
 }
+
+/// Whether `struct semid64_ds` has a spare word behind each of its times.
+pub const SEMID_TIME_PADDING: bool = true;

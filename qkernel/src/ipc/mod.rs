@@ -3,3 +3,7 @@
 pub mod futex;
 pub mod futex_pi;
 pub mod futex_robust;
+pub mod msgqueue;
+pub mod semaphore;
+pub mod shm;
+pub mod sysv;

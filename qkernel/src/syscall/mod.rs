@@ -14,6 +14,7 @@ pub mod process;
 pub mod signals;
 pub mod splice;
 pub mod system;
+pub mod sysv;
 pub mod time;
 pub mod timerfd;
 
@@ -148,6 +149,7 @@ pub const FAMILIES: &[&[Row]] = &[
     sockmsg::ROWS,
     splice::ROWS,
     system::ROWS,
+    sysv::ROWS,
     time::ROWS,
     timerfd::ROWS,
 ];

@@ -1,0 +1,86 @@
+//! System V shared memory. Source: `shmop(2)`, Linux `ipc/shm.c`.
+//!
+//! A segment is a memory file. Who has it attached is seen from the areas that refer to it, so fork, exit and munmap need
+//! no bookkeeping; a segment marked for removal goes when somebody next looks.
+
+use super::sysv::{Perm, Registry, now_s};
+use alloc::sync::Arc;
+use hal::host::{self, HostFile};
+use hal::sync::SpinLock;
+use qlib::Errno;
+
+/// All segments.
+pub static SEGMENTS: Registry<Segment> = Registry::new();
+
+/// What changes in a segment.
+pub struct SegmentState {
+    /// Owner and mode.
+    pub perm: Perm,
+    /// Maker, and process of the last attach or detach.
+    pub pids: (u32, u32),
+    /// Last attach, detach, change, s.
+    pub times: (u64, u64, u64),
+    /// IPC_RMID was asked for; it goes with the last attachment.
+    pub doomed: bool,
+    /// SHM_LOCK.
+    pub locked: bool,
+}
+
+/// A segment.
+pub struct Segment {
+    /// Its id.
+    pub id: i32,
+    /// Size as asked for, bytes.
+    pub size: u64,
+    /// The memory.
+    pub memory: Arc<HostFile>,
+    /// What changes.
+    pub state: SpinLock<SegmentState>,
+}
+
+impl Segment {
+    /// A segment of zeros.
+    ///
+    /// # Errors
+    /// ENOMEM.
+    pub fn new(id: i32, perm: Perm, size: u64, pid: u32) -> Result<Self, Errno> {
+        let memory = host::mem_file(b"SYSV")?;
+        let pages = size
+            .checked_next_multiple_of(qlib::PAGE_SIZE)
+            .ok_or(Errno::ENOMEM)?;
+        host::truncate(memory.handle(), pages)?;
+        Ok(Self {
+            id,
+            size,
+            memory: Arc::new(memory),
+            state: SpinLock::new(SegmentState {
+                perm,
+                pids: (pid, 0),
+                times: (0, 0, now_s()),
+                doomed: false,
+                locked: false,
+            }),
+        })
+    }
+
+    /// Areas that refer to the memory. An attachment that was split counts more than once.
+    pub fn attachments(&self) -> usize {
+        Arc::strong_count(&self.memory) - 1
+    }
+
+    /// Marks for removal.
+    pub fn doom(&self) {
+        self.state.lock().doomed = true;
+        SEGMENTS.forget_key(self.id);
+        sweep();
+    }
+}
+
+/// Removes segments that were marked and are attached nowhere.
+pub fn sweep() {
+    for (id, s) in SEGMENTS.list() {
+        if s.state.lock().doomed && s.attachments() == 0 {
+            drop(SEGMENTS.remove(id));
+        }
+    }
+}
