@@ -56,9 +56,9 @@ SHELL = [
     ("identity", "id; hostname; whoami; tty; uname -s -m", SAME),
     ("own pid is 1", "echo $$; ls -d /proc/1 /proc/self; readlink /proc/self/exe; read n </proc/1/comm; echo $n",
      "1\n/proc/1\n/proc/self\n/bin/busybox\nsh\n"),
-    ("proc of the container's own", "sleep 50 & ls /proc | grep -c '^[0-9]*$'; tr '\\0' ' ' </proc/$!/cmdline; echo; "
+    ("proc of the container's own", "sleep 50 & usleep 300000; set -- /proc/[0-9]*; echo $#; tr '\\0' ' ' </proc/$!/cmdline; echo; "
      "grep -E '^(Name|State|PPid|Threads)' /proc/$!/status; kill $!", SAME),
-    ("ps", "sleep 50 & ps -o pid,comm | grep -v ps; kill $!", SAME),
+    ("ps", "sleep 50 & usleep 300000; ps -o comm >/tmp/p; sort /tmp/p; kill $!", SAME),
     ("devices", "echo gone >/dev/null; head -c 5 /dev/zero | od -An -tx1; head -c 8 /dev/urandom | wc -c; echo x >/dev/full; "
      "ls /dev/fd /dev/stdin /dev/ptmx -d; ls -l /dev/null | cut -c1-10", " 00 00 00 00 00\n8\n/dev/fd\n/dev/ptmx\n/dev/stdin\ncrw-rw-rw-\n",
      {"err": "No space left"}),
