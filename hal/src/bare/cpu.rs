@@ -49,6 +49,23 @@ unsafe impl Sync for Cpu {}
 // SAFETY: as above; the boot CPU makes them for the others.
 unsafe impl Send for Cpu {}
 
+impl core::fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // Cells of another CPU may be torn; this is for the log of a machine that stops.
+        write!(
+            f,
+            "cpu {} idle {:?} mode {:?} flush {:?} slice {:#x} armed {:#x} stamp {:#x}",
+            self.id,
+            self.idle,
+            self.mode,
+            self.flush,
+            self.slice_end.get(),
+            self.armed.get(),
+            self.stamp.get()
+        )
+    }
+}
+
 static CPUS: Once<Box<[Cpu]>> = Once::new();
 
 /// Makes the descriptions of `n` CPUs.

@@ -116,6 +116,9 @@ pub(crate) fn poll_while_spinning() {}
 
 /// Stops the guest with a reason.
 fn ports_stop(code: i32, reason: &str) -> ! {
+    for c in cpu::all() {
+        log::debug!("{c:?} now {:#x}", native::clock::counter());
+    }
     qcall::put_line(0, reason.as_bytes());
     native::ports::stop(code as u32)
 }
