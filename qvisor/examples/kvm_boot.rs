@@ -10,13 +10,15 @@ mod kvm;
 mod process;
 #[path = "../src/sandbox/socket.rs"]
 mod socket;
+#[path = "../src/sys/mod.rs"]
+mod sys;
 #[path = "../src/vcpu/mod.rs"]
 mod vcpu;
 mod sandbox {
     pub(crate) use crate::socket;
 }
 
-use kvm::{Launch, prepare};
+use kvm::{Launch, open, prepare};
 use process::BootParams;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -41,7 +43,9 @@ fn main() {
         memory_limit: 256 << 20,
         pids_limit: u64::MAX,
     };
+    let kvm = open().unwrap_or_else(|e| panic!("{e}"));
     match prepare(Launch {
+        kvm,
         kernel,
         boot,
         control,

@@ -82,6 +82,10 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
     let dir = ContainerDir::at(&order.id, &order.state_dir);
     let state_dir = dir.descriptor()?;
     let kernel = machine::open_kernel()?;
+    let kvm = match order.platform.as_str() {
+        "kvm" => Some(crate::vm::kvm::open()?),
+        _ => None,
+    };
     let planned = mounts::plan(&order.spec, &order.bundle)?;
     let (stdio, terminal) = open_stdio(&order)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -119,7 +123,12 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
     let container = container_spec(&order, tree, stdio)?;
     let machine = match order.platform.as_str() {
         "process" => machine::start_process(kernel, boot, container.0.process.caps.bounding)?,
-        _ => return Err(Error::WrongState("the kvm machine is not part of this build")),
+        _ => {
+            let Some(kvm) = kvm else {
+                return Err(Error::Protocol);
+            };
+            machine::start_kvm(kvm, kernel, boot, container.0.process.caps.bounding)?
+        }
     };
     detach_stdio(&null)?;
     let start_hooks = order

@@ -102,6 +102,19 @@ fn set_limits() {
     );
 }
 
+/// Confines the calling process, which is to run the virtual machine and to serve its requests, to the descriptors `keep`.
+/// Of the capabilities it keeps what the host side keeps ([`confine_host_side`]).
+pub fn confine_machine(keep: &[RawFd], bounding: u64) -> Result<(), OsError> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .doing("tie the jail to its parent")?;
+    sys::close_all_but(keep).doing("close descriptors")?;
+    sys::default_signal_actions();
+    sys::block_signals(false).doing("unblock signals")?;
+    set_limits();
+    rustix::process::umask(rustix::fs::Mode::empty());
+    confine_host_side(bounding)
+}
+
 /// Leaves the host side only what serving the guest's requests needs; for the network only what the container's own
 /// `bounding` set (a mask by capability number) holds.
 pub fn confine_host_side(bounding: u64) -> Result<(), OsError> {

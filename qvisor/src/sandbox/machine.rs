@@ -6,6 +6,7 @@ use super::{Error, jail, socket};
 use crate::error::Context;
 use crate::host::channel;
 use crate::sys;
+use crate::vm::kvm;
 use crate::vm::process::{self, BootParams, Launch};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -126,6 +127,42 @@ pub fn start_process(kernel: OwnedFd, boot: BootParams, bounding: u64) -> Result
     for (index, host) in channels.into_iter().enumerate() {
         channel::spawn(index, host).doing("start a broker thread")?;
     }
+    Ok(Machine {
+        link: Box::new(link),
+        child,
+        log,
+    })
+}
+
+/// Starts the `kvm` machine: one process that runs the virtual CPUs and serves their requests. As [`start_process`] else.
+pub fn start_kvm(kvm: OwnedFd, kernel: OwnedFd, boot: BootParams, bounding: u64) -> Result<Machine, Error> {
+    let (control, guest_control) = socket::message_pair().doing("make the control channel")?;
+    let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+    let (log, guest_log) = rustix::pipe::pipe_with(flags).doing("make the log pipe")?;
+    sys::force_send_buffer(&guest_control, 4 << 20);
+    let link = SocketLink::new(control);
+    let watch = guest_control.as_raw_fd();
+    let log_fd = guest_log.as_raw_fd();
+    let prepared = kvm::prepare(kvm::Launch {
+        kvm,
+        kernel,
+        boot,
+        control: guest_control,
+        log: guest_log,
+    })?;
+    let child = sys::fork_into(libc::CLONE_NEWPID).doing("start the virtual machine's process")?;
+    if child == 0 {
+        let keep = prepared.survivors();
+        if let Err(e) = jail::confine_machine(&keep, bounding) {
+            complain(log_fd, &e.to_string());
+        }
+        if host_side_gone(watch) {
+            sys::exit_now(1);
+        }
+        prepared.enter(|| Ok::<(), std::convert::Infallible>(()));
+    }
+    drop(prepared);
+    jail::confine_host_side(bounding)?;
     Ok(Machine {
         link: Box::new(link),
         child,

@@ -48,6 +48,9 @@ pub enum Error {
     /// The process machine could not be prepared.
     #[error(transparent)]
     Machine(#[from] crate::vm::process::Error),
+    /// The virtual machine could not be made.
+    #[error("virtual machine: {0}")]
+    Kvm(#[from] crate::vm::kvm::Error),
     /// The control channel failed.
     #[error(transparent)]
     Link(#[from] link::LinkError),

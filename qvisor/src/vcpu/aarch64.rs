@@ -224,3 +224,8 @@ pub fn decode(exit: &VcpuExit<'_>) -> Exit {
         _ => Exit::Broken("an exit that means nothing here"),
     }
 }
+
+/// The self-test of this architecture: none, because there is no KVM on aarch64 that works without EL2.
+pub fn self_test() -> Option<super::SelfTest> {
+    None
+}

@@ -31,6 +31,21 @@ pub(crate) fn ask<T>(what: &'static str, r: Result<T, kvm_ioctls::Error>) -> Res
     r.map_err(|source| Error { what, source })
 }
 
+/// A guest of two pieces of position-independent code that shows that user mode works: the kernel's (first argument: the
+/// address of the app's) enters user mode and counts [`SelfTest::CALLS`] system calls that come from it, then stops with
+/// code 0; with another code when a call does not come as it must.
+pub struct SelfTest {
+    /// Code for the kernel's page.
+    pub kernel: &'static [u8],
+    /// Code for the app's page.
+    pub user: &'static [u8],
+}
+
+impl SelfTest {
+    /// System calls of one test.
+    pub const CALLS: u32 = 10_000;
+}
+
 /// The two event descriptors between guest and host.
 pub struct Bells {
     /// The guest rings it when there are submissions.

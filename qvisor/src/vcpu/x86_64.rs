@@ -263,3 +263,68 @@ pub fn decode(exit: &VcpuExit<'_>) -> Exit {
         _ => Exit::Broken("an exit that means nothing here"),
     }
 }
+
+std::arch::global_asm!(
+    ".pushsection .rodata.quark_self_test, \"a\"",
+    "quark_self_test:",
+    // STAR: kernel code 0x10, user base 0x23.
+    "mov ecx, 0xc0000081",
+    "xor eax, eax",
+    "mov edx, 0x00230010",
+    "wrmsr",
+    "mov ecx, 0xc0000082",
+    "lea rax, [rip + 2f]",
+    "mov rdx, rax",
+    "shr rdx, 32",
+    "wrmsr",
+    "mov ecx, 0xc0000084",
+    "mov eax, 0x200",
+    "xor edx, edx",
+    "wrmsr",
+    "mov r12d, 10000",
+    "mov rcx, rdi",
+    "mov r11d, 2",
+    "sysretq",
+    // The system call: the app has put its code selector into r14.
+    "2: mov eax, 1",
+    "cmp r14d, 0x33",
+    "jne 3f",
+    "mov eax, cs",
+    "cmp eax, 0x10",
+    "mov eax, 2",
+    "jne 3f",
+    "xor eax, eax",
+    "dec r12d",
+    "jz 3f",
+    "sysretq",
+    "3: mov edx, 0x518",
+    "out dx, eax",
+    "4: jmp 4b",
+    "quark_self_test_user:",
+    "5: mov r14d, cs",
+    "syscall",
+    "jmp 5b",
+    "quark_self_test_end:",
+    ".popsection",
+);
+
+unsafe extern "C" {
+    static quark_self_test: u8;
+    static quark_self_test_user: u8;
+    static quark_self_test_end: u8;
+}
+
+/// The self-test of this architecture.
+pub fn self_test() -> Option<super::SelfTest> {
+    let [start, user, end] = [
+        &raw const quark_self_test,
+        &raw const quark_self_test_user,
+        &raw const quark_self_test_end,
+    ];
+    let (kernel_len, user_len) = (user as usize - start as usize, end as usize - user as usize);
+    // SAFETY: the three labels delimit bytes assembled above, which are never written.
+    let kernel = unsafe { std::slice::from_raw_parts(start, kernel_len) };
+    // SAFETY: as above.
+    let user = unsafe { std::slice::from_raw_parts(user, user_len) };
+    Some(super::SelfTest { kernel, user })
+}

@@ -72,8 +72,10 @@ pub fn probe() -> Kvm {
     use rustix::fs::{Mode, OFlags};
     use rustix::io::Errno;
     let finding = match rustix::fs::open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {
-        Ok(_) => "/dev/kvm is present, but this build has no self-test to show that it runs guests correctly"
-            .to_owned(),
+        Ok(device) => match kvm::probe(device) {
+            Ok(finding) => return Kvm::Usable { finding },
+            Err(finding) => finding,
+        },
         Err(Errno::NOENT) => {
             "/dev/kvm is not present: no hardware virtualization, or its module is not loaded".to_owned()
         }

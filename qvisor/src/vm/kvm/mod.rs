@@ -4,9 +4,12 @@ mod image;
 mod layout;
 mod memory;
 mod poller;
+mod probe;
 mod rings;
 mod service;
 mod window;
+
+pub use probe::probe;
 
 use super::process::BootParams;
 use crate::vcpu::{self, Bells, Exit};
@@ -67,6 +70,8 @@ pub enum Error {
 
 /// All that is needed to start the machine. The descriptors are the child's ends.
 pub struct Launch {
+    /// `/dev/kvm`, from [`open`].
+    pub kvm: OwnedFd,
     /// The QKernel ELF file.
     pub kernel: OwnedFd,
     /// Boot parameters.
@@ -75,6 +80,15 @@ pub struct Launch {
     pub control: OwnedFd,
     /// Where log lines go.
     pub log: OwnedFd,
+}
+
+/// Opens `/dev/kvm`.
+///
+/// # Errors
+/// [`Error::Open`].
+pub fn open() -> Result<OwnedFd, Error> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(Error::Open)
 }
 
 /// A machine that is ready to be made in the process that is to run it.
@@ -94,14 +108,11 @@ fn random(buf: &mut [u8]) -> Result<(), Error> {
     }
 }
 
-/// Opens `/dev/kvm` and reads the image; makes nothing yet, because a virtual machine belongs to the process that makes it.
+/// Reads the image; makes nothing yet, because a virtual machine belongs to the process that makes it.
 ///
 /// # Errors
-/// `/dev/kvm` or the image cannot be read.
+/// The image cannot be read.
 pub fn prepare(l: Launch) -> Result<Prepared, Error> {
-    use rustix::fs::{Mode, OFlags};
-    let kvm =
-        rustix::fs::open("/dev/kvm", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(Error::Open)?;
     let file = std::fs::File::from(l.kernel);
     let length = file.metadata().map_err(Error::Image)?.len();
     if length > MAX_IMAGE {
@@ -110,7 +121,7 @@ pub fn prepare(l: Launch) -> Result<Prepared, Error> {
     let mut image = vec![0; length as usize];
     file.read_exact_at(&mut image, 0).map_err(Error::Image)?;
     Ok(Prepared {
-        kvm,
+        kvm: l.kvm,
         image,
         boot: l.boot,
         control: l.control,
