@@ -34,7 +34,7 @@ pub fn probe(kvm: OwnedFd) -> Result<String, String> {
         let verdict = match run(kvm) {
             Ok(Ok(per_call)) => format!("+user mode works, a system call takes {} ns", per_call.as_nanos()),
             Ok(Err(why)) => format!("-{why}"),
-            Err(e) => format!("-{e}"),
+            Err(e) => format!("-/dev/kvm is present, but not fit for guests: {e}"),
         };
         let _ = rustix::io::write(&write, verdict.as_bytes());
         crate::sys::exit_now(0);
