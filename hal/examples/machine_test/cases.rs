@@ -110,9 +110,6 @@ fn many_threads() {
             });
         }
     }
-    if hal::boot::kind() != qlib::boot::MachineKind::Process {
-        return;
-    }
     // Stacks are reused: a thousand threads, ten at a time, need no more than a few dozen.
     let used = (HIGHEST.load(Ordering::SeqCst) - LOWEST.load(Ordering::SeqCst)) >> 16;
     assert!(used < 64, "{used} stacks");

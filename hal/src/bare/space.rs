@@ -460,18 +460,6 @@ impl Spaces for Bare {
     }
 }
 
-/// Refuses what is not the app's.
-fn check(range: Range) -> Result<(), Errno> {
-    let user = Bare::user_range();
-    let own = Bare::reserved()
-        .iter()
-        .any(|r| range.start < r.end && r.start < range.end);
-    if own || range.is_empty() || range.end > user.end || (range.start | range.end) % PAGE_SIZE != 0 {
-        return Err(Errno::EINVAL);
-    }
-    Ok(())
-}
-
 /// Files mapped shared and read-only that become writable need pieces the host mapped writable.
 fn upgrade_files(s: &BareSpace, range: Range, prot: Prot) -> Result<(), Errno> {
     if !prot.contains(Prot::WRITE) {

@@ -361,13 +361,27 @@ impl Builder {
     }
 }
 
+/// Whether the root file system is the one the host booted into (an initramfs that was never left).
+fn on_initial_root() -> bool {
+    // `f_type` of ramfs and tmpfs: what the initial root file system can be (`linux/magic.h`).
+    const KINDS: [i64; 2] = [0x8584_58f6, 0x0102_1994];
+    rustix::fs::statfs("/").is_ok_and(|s| KINDS.contains(&(s.f_type as i64)))
+}
+
 /// Makes the tree the root of this mount namespace and of this process; the host's tree is gone from here.
 pub fn enter(tree: &Tree) -> Result<(), Error> {
     let base = &tree.base;
     rustix::process::chdir(base).at("enter", base)?;
-    rustix::process::pivot_root(".", ".").at("change the root to", base)?;
-    // The old root now lies over the new one, at the same place.
-    rustix::mount::unmount(".", UnmountFlags::DETACH).doing("unmount the host's tree")?;
+    match rustix::process::pivot_root(".", ".") {
+        // The old root now lies over the new one, at the same place.
+        Ok(()) => rustix::mount::unmount(".", UnmountFlags::DETACH).doing("unmount the host's tree")?,
+        // The kernel's initial root file system cannot be left so (pivot_root(2)): there it is covered instead.
+        Err(rustix::io::Errno::INVAL) if on_initial_root() => {
+            rustix::mount::mount_move(".", "/").doing("cover the host's tree")?;
+            rustix::process::chroot(".").doing("change the root")?;
+        }
+        Err(e) => return Err(e).at("change the root to", base)?,
+    }
     rustix::process::chdir("/rootfs").doing("enter the container's root")?;
     rustix::mount::mount_move(".", "/").doing("move the container's root to /")?;
     rustix::process::chroot(".").doing("change the root to the container's")?;
