@@ -58,3 +58,6 @@ pub mod mount_flags {
 pub fn next_dev() -> u64 {
     pseudo::new_dev()
 }
+
+#[cfg(test)]
+mod tests;
