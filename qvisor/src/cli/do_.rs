@@ -40,6 +40,30 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_SETFCAP",
 ];
 
+/// File systems that show the host's kernel and processes: never inside, wherever they are mounted.
+const KERNEL: [&str; 20] = [
+    "proc",
+    "sysfs",
+    "devpts",
+    "devtmpfs",
+    "mqueue",
+    "cgroup",
+    "cgroup2",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "bpf",
+    "pstore",
+    "configfs",
+    "fusectl",
+    "binfmt_misc",
+    "hugetlbfs",
+    "nsfs",
+    "rpc_pipefs",
+    "efivarfs",
+    "autofs",
+];
+
 /// Trees that are the guest's own inside.
 const GUEST: [&str; 3] = ["/proc", "/sys", "/dev"];
 
@@ -56,8 +80,7 @@ fn submounts(mountinfo: &str) -> Vec<String> {
             .unwrap_or("");
         let point = unescape(point);
         let guest = GUEST.iter().any(|g| Path::new(&point).starts_with(g));
-        // What an automounter would mount is not worth waking it.
-        if point == "/" || guest || kind == "autofs" || found.contains(&point) {
+        if point == "/" || guest || KERNEL.contains(&kind) || found.contains(&point) {
             continue;
         }
         found.push(point);
@@ -163,6 +186,7 @@ mod tests {
 5 1 8:2 / /my\\040home rw - ext4 /dev/vdb rw
 6 1 8:2 / /process rw - ext4 /dev/vdb rw
 7 1 0:9 / /auto rw - autofs auto rw
+8 1 0:9 / /chroot/proc rw - proc proc rw
 ";
         assert_eq!(submounts(table), ["/my home", "/process"]);
     }

@@ -54,6 +54,13 @@ pub fn check(spec: &Spec) -> Result<Vec<String>, Error> {
     if spec.domainname().as_ref().is_some_and(|n| n.len() > 64) {
         return refuse("domainname", "is longer than 64 bytes");
     }
+    let inside = spec.hooks().as_ref().and_then(|h| h.start_container().as_ref());
+    if inside.is_some_and(|list| !list.is_empty()) {
+        return refuse(
+            "hooks.startContainer",
+            "is not supported: these programs run inside, and the guest kernel starts nothing before the container's own",
+        );
+    }
     check_process(spec, &mut warnings)?;
     for mount in spec.mounts().iter().flatten() {
         if !mount.destination().is_absolute() {

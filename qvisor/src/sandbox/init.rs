@@ -131,12 +131,6 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
         }
     };
     detach_stdio(&null)?;
-    let start_hooks = order
-        .spec
-        .hooks()
-        .as_ref()
-        .and_then(|h| h.start_container().clone())
-        .unwrap_or_default();
     let sync = rustix::io::fcntl_dupfd_cloexec(sync, 3).doing("keep the start-up channel")?;
     let parts = Parts {
         machine,
@@ -147,8 +141,6 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
         sync,
         terminal,
         memory,
-        start_hooks,
-        record,
     };
     Server::new(parts, signals)
 }

@@ -5,18 +5,15 @@ use super::order::Answer;
 use super::protocol::{MAX_MESSAGE, ProcessInfo, Request, Response};
 use super::{Error, socket, stdio};
 use crate::cgroup::{MemoryWatch, Verdict};
-use crate::runtime::hooks::state_document;
 use crate::runtime::signal::exit_code;
-use crate::runtime::state::{self, Record, Status, StatusRecord};
+use crate::runtime::state::{self, Status, StatusRecord};
 use crate::sys;
-use oci_spec::runtime::Hook;
 use qlib::control::{Command, ContainerSpec, Event, ExecId, ProcessSpec};
 use qlib::qcall::HandleId;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
-use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
@@ -24,6 +21,8 @@ use std::time::{Duration, Instant};
 const BOOT_TIME: Duration = Duration::from_secs(30);
 /// How long the machine may take to end once the container's program has.
 const END_TIME: Duration = Duration::from_secs(2);
+/// How long the guest may take to end the container's program after SIGKILL before its machine is killed.
+const KILL_TIME: Duration = Duration::from_secs(3);
 /// How often memory is looked at while it is scarce.
 const MEMORY_PERIOD: Duration = Duration::from_millis(20);
 /// Connections at one time; more wait in the socket's queue.
@@ -75,10 +74,6 @@ pub struct Parts {
     pub terminal: Option<OwnedFd>,
     /// Watches memory when it is limited.
     pub memory: Option<MemoryWatch>,
-    /// `startContainer` hooks: they run inside, as the container's processes.
-    pub start_hooks: Vec<Hook>,
-    /// The container's record, for hooks.
-    pub record: Record,
 }
 
 /// The server.
@@ -90,9 +85,8 @@ pub struct Server {
     since: Instant,
     connections: Vec<Connection>,
     next_exec: u32,
-    hooks: VecDeque<Hook>,
-    hook: Option<ExecId>,
     memory_scarce: bool,
+    killed: Option<Instant>,
     init_status: Option<u32>,
     log_tail: Vec<u8>,
     log_partial: Vec<u8>,
@@ -113,9 +107,8 @@ impl Server {
             since: Instant::now(),
             connections: Vec::new(),
             next_exec: 1,
-            hooks: VecDeque::new(),
-            hook: None,
             memory_scarce: false,
+            killed: None,
             init_status: None,
             log_tail: Vec::new(),
             log_partial: Vec::new(),
@@ -136,7 +129,9 @@ impl Server {
         let phase = match self.phase {
             Phase::Booting | Phase::Creating => Some(left(BOOT_TIME)),
             Phase::Ending => Some(left(END_TIME)),
-            _ => None,
+            _ => self
+                .killed
+                .map(|t| KILL_TIME.saturating_sub(t.elapsed()) + Duration::from_millis(1)),
         };
         if self.memory_scarce {
             Some(phase.map_or(MEMORY_PERIOD, |p| p.min(MEMORY_PERIOD)))
@@ -217,6 +212,11 @@ impl Server {
                 Some(self.end(Some("the guest kernel did not come up in time")))
             }
             Phase::Ending if self.since.elapsed() >= END_TIME => Some(self.end(None)),
+            Phase::Running if self.killed.is_some_and(|t| t.elapsed() >= KILL_TIME) => {
+                log::error!("the guest kernel does not answer SIGKILL: its machine is killed");
+                self.init_status = Some(libc::SIGKILL as u32);
+                Some(self.end(None))
+            }
             _ => None,
         }
     }
@@ -389,14 +389,20 @@ impl Server {
     /// Sends a signal to the container's program; before it is started, a signal ends the container.
     fn signal_init(&mut self, signo: u32, all: bool) -> Result<(), String> {
         match self.phase {
-            Phase::Running => self.command(
-                &Command::Signal {
+            Phase::Running => {
+                let kill = signo == libc::SIGKILL as u32;
+                if kill {
+                    self.killed.get_or_insert_with(Instant::now);
+                }
+                let command = Command::Signal {
                     exec: ExecId::INIT,
                     signo,
                     all,
-                },
-                &[],
-            ),
+                };
+                // A guest that takes no more commands is killed with its machine, in a while.
+                self.command(&command, &[])
+                    .or_else(|e| if kill { Ok(()) } else { Err(e) })
+            }
             Phase::Created => {
                 if !matches!(
                     signo as i32,
@@ -485,15 +491,6 @@ impl Server {
                 self.init_status = Some(status);
                 self.enter(Phase::Ending);
             }
-            Event::Exited { exec, status } if self.hook == Some(exec) => {
-                self.hook = None;
-                let code = exit_code(status);
-                if code == 0 {
-                    self.next_hook_or_start();
-                } else {
-                    self.fail_hook(format!("startContainer hook: exit status {code}"));
-                }
-            }
             Event::Exited { exec, status } => {
                 let response = Response::Exited {
                     code: exit_code(status),
@@ -517,9 +514,6 @@ impl Server {
         if matches!(self.phase, Phase::Booting | Phase::Creating) {
             return self.fail_start(&message);
         }
-        if self.hook == Some(exec) {
-            return self.fail_hook(format!("startContainer hook: {message}"));
-        }
         let response = Response::Error { message, errno };
         if exec == ExecId::INIT {
             self.answer(|c| c.exec.is_none() && c.awaits == Awaits::Start, &response);
@@ -534,16 +528,6 @@ impl Server {
 
     fn fail_start(&mut self, why: &str) {
         self.tell_creator(&Answer::Failed(why.to_owned()));
-        self.init_status = Some(1 << 8);
-        let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
-        self.enter(Phase::Ending);
-    }
-
-    fn fail_hook(&mut self, message: String) {
-        self.answer(
-            |c| c.awaits == Awaits::Start,
-            &Response::Error { message, errno: 0 },
-        );
         self.init_status = Some(1 << 8);
         let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
         self.enter(Phase::Ending);
@@ -619,14 +603,13 @@ impl Server {
         match r {
             Request::Start => {
                 match self.phase {
-                    Phase::Created if self.hook.is_none() => {}
+                    Phase::Created if self.connections.iter().all(|c| c.awaits != Awaits::Start) => {}
                     Phase::Running => return Err("cannot start an already running container".to_owned()),
                     Phase::Created => return Err("the container is being started".to_owned()),
                     _ => return Err("cannot start a container that has stopped".to_owned()),
                 }
+                self.command(&Command::Start, &[])?;
                 self.connections[index].awaits = Awaits::Start;
-                self.hooks = self.parts.start_hooks.clone().into();
-                self.next_hook_or_start();
                 Ok(None)
             }
             Request::Exec {
@@ -690,50 +673,6 @@ impl Server {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         self.command(&Command::Exec(exec, spec), &fds)?;
         Ok(exec)
-    }
-
-    /// Runs the next `startContainer` hook, or starts the program after the last.
-    fn next_hook_or_start(&mut self) {
-        let outcome = match self.hooks.pop_front() {
-            None => self.command(&Command::Start, &[]),
-            Some(hook) => self.run_hook(&hook),
-        };
-        if let Err(message) = outcome {
-            self.fail_hook(message);
-        }
-    }
-
-    fn run_hook(&mut self, hook: &Hook) -> Result<(), String> {
-        let document = state_document(&self.parts.record, Status::Created).to_string();
-        let (read, write) = rustix::pipe::pipe().map_err(|e| e.to_string())?;
-        // The document is far smaller than a pipe, so this does not block.
-        rustix::io::write(&write, document.as_bytes()).map_err(|e| e.to_string())?;
-        let path = hook.path().to_string_lossy().into_owned().into_bytes();
-        let mut args: Vec<Vec<u8>> = hook
-            .args()
-            .iter()
-            .flatten()
-            .map(|a| a.clone().into_bytes())
-            .collect();
-        match args.first_mut() {
-            Some(first) => *first = path,
-            None => args.push(path),
-        }
-        let spec = ProcessSpec {
-            args,
-            env: hook
-                .env()
-                .iter()
-                .flatten()
-                .map(|e| e.clone().into_bytes())
-                .collect(),
-            cwd: b"/".to_vec(),
-            umask: u32::MAX,
-            stdio: vec![HandleId(0), HandleId::NONE, HandleId::NONE],
-            ..ProcessSpec::default()
-        };
-        self.hook = Some(self.exec(spec, &[read])?);
-        Ok(())
     }
 }
 
