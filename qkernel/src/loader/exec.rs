@@ -214,6 +214,7 @@ pub fn run(task: &Arc<Task>, regs: &mut UserContext, program: Program) -> Result
 fn replace(task: &Arc<Task>, regs: &mut UserContext, program: Program, stack_len: u64) -> Result<(), Errno> {
     let old_mm = task.mm.lock().clone().ok_or(Errno::ESRCH)?;
     crate::ipc::futex::exit_task(task);
+    exit::clear_tid(task);
     let space = old_mm.space.replace()?;
     let mm = Mm::new(space, program.creds.clone());
     *task.mm.lock() = Some(mm.clone());

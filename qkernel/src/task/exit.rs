@@ -20,6 +20,7 @@ pub fn finish(task: &Arc<Task>) {
     let p = task.process.clone();
     account(task);
     crate::ipc::futex::exit_task(task);
+    clear_tid(task);
     let mm = task.mm.lock().take();
     task.end_vfork();
     drop(mm);
@@ -52,6 +53,18 @@ pub fn finish(task: &Arc<Task>) {
                 .store(task.exit_status.load(Ordering::Relaxed), Ordering::SeqCst);
         }
         end_process(&p, task);
+    }
+}
+
+/// CLONE_CHILD_CLEARTID: stores 0 and wakes who waits for the thread's end (`pthread_join`), while others use the memory.
+pub fn clear_tid(task: &Task) {
+    let addr = task.clear_tid.swap(0, Ordering::Relaxed);
+    let mm = task.mm.lock().clone();
+    if let Some(mm) = mm
+        && addr != 0
+        && hal::user::copy_out(addr, &0u32.to_le_bytes()).is_ok()
+    {
+        let _ = crate::ipc::futex::wake(&mm, addr, 1);
     }
 }
 
