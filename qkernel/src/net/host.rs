@@ -25,8 +25,14 @@ impl SocketProvider for HostProvider {
     }
 
     fn create(&self, creds: &Creds, f: u32, k: u32, protocol: u32) -> Result<Arc<dyn Socket>, Errno> {
-        if (k == kind::RAW && f != family::NETLINK || f == family::PACKET) && !creds.capable(cap::NET_RAW) {
-            return Err(Errno::EPERM);
+        // The host's filter ends the sandbox on any other kind: what it forbids must be refused here.
+        const NETLINK_ROUTE: u32 = 0;
+        match (f, k) {
+            (family::NETLINK, _) if protocol != NETLINK_ROUTE => return Err(Errno::EPROTONOSUPPORT),
+            (family::NETLINK, _) | (family::INET | family::INET6, kind::STREAM | kind::DGRAM) => {}
+            (family::PACKET, _) | (_, kind::RAW) if !creds.capable(cap::NET_RAW) => return Err(Errno::EPERM),
+            (family::PACKET, _) => return Err(Errno::EAFNOSUPPORT),
+            _ => return Err(Errno::EPROTONOSUPPORT),
         }
         let host = host::socket(f, k, protocol)?;
         Ok(Arc::new(HostSocket { host, kind: k }))

@@ -58,13 +58,18 @@ impl World {
         use core::sync::atomic::{AtomicU32, Ordering};
         static N: AtomicU32 = AtomicU32::new(0);
         let n = N.fetch_add(1, Ordering::Relaxed);
-        let dir = format!("{}/quark-fs-{}-{n}", std::env::temp_dir().display(), std::process::id());
+        let dir = format!(
+            "{}/quark-fs-{}-{n}",
+            std::env::temp_dir().display(),
+            std::process::id()
+        );
         std::fs::create_dir(&dir).expect("a temporary directory can be made");
         let none = Owner { uid: 0, gid: 0 };
         // The fake machine's handles are descriptors.
         let here = std::fs::File::open(&dir).expect("it can be opened").into_raw_fd();
         let here = HostFile::new(HandleId(here as u64));
-        let path = hal::host::open(here.handle(), b".", O_PATH | O_DIRECTORY, 0, none).expect("a path handle");
+        let path =
+            hal::host::open(here.handle(), b".", O_PATH | O_DIRECTORY, 0, none).expect("a path handle");
         let fs = HostFs::new(path, exclusive).expect("a host file system");
         Self::on(fs.root(), Some(dir))
     }

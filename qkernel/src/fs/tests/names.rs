@@ -34,7 +34,10 @@ fn renames_follow_the_rules() {
         assert_eq!(w.rename("/f", "/g", RENAME_NOREPLACE), Err(Errno::EEXIST));
         assert_eq!(w.rename("/f", "/h", RENAME_EXCHANGE), Err(Errno::ENOENT));
         w.rename("/f", "/g", RENAME_EXCHANGE).unwrap();
-        assert_eq!((w.get("/f").unwrap(), w.get("/g").unwrap()), ("g".into(), "f".into()));
+        assert_eq!(
+            (w.get("/f").unwrap(), w.get("/g").unwrap()),
+            ("g".into(), "f".into())
+        );
         w.rename("/f", "/d/sub/f", 0).unwrap();
         assert_eq!(w.get("/d/sub/f").unwrap(), "g");
         assert_eq!(w.get("/f"), Err(Errno::ENOENT));
@@ -72,7 +75,10 @@ fn hard_links_are_one_file() {
         let f = w.put("/a", "text");
         w.link("/a", "/b").unwrap();
         assert_eq!(stat(&w, "/b").nlink, 2);
-        assert_eq!(w.find("/a").unwrap().inode().id(), w.find("/b").unwrap().inode().id());
+        assert_eq!(
+            w.find("/a").unwrap().inode().id(),
+            w.find("/b").unwrap().inode().id()
+        );
         write(&f, 0, b"TEXT");
         assert_eq!(w.get("/b").unwrap(), "TEXT");
         attr::chmod(&Object::at(w.find("/a").unwrap()), 0o600, &w.creds).unwrap();
@@ -210,8 +216,14 @@ fn sticky_directories_protect_files_of_others() {
         assert_eq!(names::unlink_at(&dir, b"f", false, &bob), Err(Errno::EPERM));
         assert_eq!(names::unlink_at(&dir, b"f", false, &alice), Ok(()));
         let closed = w.find("/").unwrap();
-        assert_eq!(names::mknod_at(&closed, b"f", 0o100_644, 0, &alice).err(), Some(Errno::EACCES));
-        assert_eq!(names::mknod_at(&dir, b"n", 0o020_644, 0x103, &alice).err(), Some(Errno::EPERM));
+        assert_eq!(
+            names::mknod_at(&closed, b"f", 0o100_644, 0, &alice).err(),
+            Some(Errno::EACCES)
+        );
+        assert_eq!(
+            names::mknod_at(&dir, b"n", 0o020_644, 0x103, &alice).err(),
+            Some(Errno::EPERM)
+        );
     }
 }
 

@@ -36,14 +36,7 @@ fn errors_of_open() {
 #[test]
 fn modes_and_umask() {
     for w in World::all() {
-        let f = crate::fs::open(
-            &w.fs,
-            &w.creds,
-            None,
-            b"/f",
-            How::new(O_CREAT | O_RDWR, 0o4777),
-        )
-        .unwrap();
+        let f = crate::fs::open(&w.fs, &w.creds, None, b"/f", How::new(O_CREAT | O_RDWR, 0o4777)).unwrap();
         let s = f.ops().stat(&f).unwrap();
         assert_eq!(s.mode, 0o100_000 | 0o4755);
     }
@@ -110,7 +103,10 @@ fn record_locks_block_and_wake() {
         last: u64::MAX,
     };
     locks::set(&f, one, Some(Kind::Write), all, false).unwrap();
-    assert_eq!(locks::set(&f, two, Some(Kind::Read), all, false), Err(Errno::EAGAIN));
+    assert_eq!(
+        locks::set(&f, two, Some(Kind::Read), all, false),
+        Err(Errno::EAGAIN)
+    );
     let held = locks::get(&f, two, Kind::Read, all).unwrap();
     assert_eq!(held.map(|h| (h.0, h.1)), Some((Kind::Write, all)));
     let g = f.clone();

@@ -17,7 +17,10 @@ fn limited(options: &str) -> World {
 fn options_are_parsed() {
     crate::tests::boot();
     let o = Options::parse(b"size=64k,mode=700,nr_inodes=2k,uid=5,gid=6").unwrap();
-    assert_eq!((o.max_pages, o.mode, o.max_inodes, o.uid, o.gid), (16, 0o700, 2048, 5, 6));
+    assert_eq!(
+        (o.max_pages, o.mode, o.max_inodes, o.uid, o.gid),
+        (16, 0o700, 2048, 5, 6)
+    );
     assert_eq!(Options::parse(b"").unwrap().mode, 0o1777);
     assert_eq!(Options::parse(b"size=x").err(), Some(Errno::EINVAL));
     assert_eq!(Options::parse(b"nonsense=1").err(), Some(Errno::EINVAL));
@@ -74,7 +77,10 @@ fn contents_move_to_a_memory_file_unchanged() {
     let mut buf = vec![1; 100_003];
     let n = f.read_kernel(&mut buf, 0).unwrap();
     assert_eq!(n, 100_003);
-    assert_eq!((&buf[..5], &buf[5..100_000], &buf[100_000..]), (&b"start"[..], &vec![0; 99_995][..], &b"end"[..]));
+    assert_eq!(
+        (&buf[..5], &buf[5..100_000], &buf[100_000..]),
+        (&b"start"[..], &vec![0; 99_995][..], &b"end"[..])
+    );
     let seek = |at, whence| f.ops().seek(&f, at, whence, 0);
     assert_eq!(seek(10_000, SEEK_DATA), Ok(98_304));
     assert_eq!(seek(0, SEEK_HOLE), Ok(4096));

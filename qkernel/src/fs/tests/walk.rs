@@ -68,7 +68,15 @@ fn restricted_walks() {
     w.symlink("../out", "/in/up").unwrap();
     w.symlink("f", "/in/ok").unwrap();
     let dir = w.find("/in").unwrap();
-    let walk = |path: &str, flags| lookup(&w.fs, &w.creds, Some(&dir), path.as_bytes(), flags | Flags::FOLLOW);
+    let walk = |path: &str, flags| {
+        lookup(
+            &w.fs,
+            &w.creds,
+            Some(&dir),
+            path.as_bytes(),
+            flags | Flags::FOLLOW,
+        )
+    };
     let beneath = Flags::BENEATH;
     assert!(walk("ok", beneath).is_ok());
     assert!(walk("sub/../f", beneath).is_ok());
@@ -118,7 +126,13 @@ fn mounts_hide_and_refuse() {
     w.put("/m/below", "");
     let other = World::tmp();
     other.put("/top", "");
-    let m = mount::Mount::new(other.fs.root().dentry, b"src", b"tmpfs", b"", u64::from(MS_RDONLY));
+    let m = mount::Mount::new(
+        other.fs.root().dentry,
+        b"src",
+        b"tmpfs",
+        b"",
+        u64::from(MS_RDONLY),
+    );
     mount::attach(&m, &w.find("/m").unwrap()).unwrap();
     assert_eq!(w.list("/m"), ["top"]);
     assert_eq!(w.open("/m/new", O_CREAT | O_WRONLY).err(), Some(Errno::EROFS));

@@ -60,7 +60,11 @@ fn directories_tell_of_their_entries() {
         w.mkdir("/d").unwrap();
         w.mkdir("/e").unwrap();
         let x = watcher();
-        x.add(&w, "/d", mask::CREATE | mask::DELETE | mask::MOVED_FROM | mask::MOVED_TO);
+        x.add(
+            &w,
+            "/d",
+            mask::CREATE | mask::DELETE | mask::MOVED_FROM | mask::MOVED_TO,
+        );
         drop(w.put("/d/f", "1"));
         w.mkdir("/d/sub").unwrap();
         w.symlink("f", "/d/l").unwrap();
@@ -105,7 +109,10 @@ fn files_tell_what_happens_to_them() {
         assert_eq!(got, [mask::OPEN, mask::MODIFY, mask::CLOSE_WRITE, mask::ATTRIB]);
         w.unlink("/f").unwrap();
         let got: Vec<(i32, u32)> = x.take().into_iter().map(|e| (e.0, e.1)).collect();
-        assert_eq!(got, [(wd, mask::ATTRIB), (wd, mask::DELETE_SELF), (wd, mask::IGNORED)]);
+        assert_eq!(
+            got,
+            [(wd, mask::ATTRIB), (wd, mask::DELETE_SELF), (wd, mask::IGNORED)]
+        );
         assert_eq!(x.instance.remove(wd), Err(Errno::EINVAL));
     }
 }
