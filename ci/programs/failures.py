@@ -118,7 +118,7 @@ def create(ctx, script="sleep 1000", start=False):
 def start_of_stopped(ctx):
     id = create(ctx, "true", start=True)
     process.wait_until(lambda: ctx.quark.state(id)["status"] == "stopped", 10, "stopped")
-    one_line(ctx, ctx.quark.call("start", id), *([id, "stopped"] if ctx.is_quark else []))
+    one_line(ctx, ctx.quark.call("start", id), *(["stopped"] if ctx.is_quark else []))
     one_line(ctx, ctx.quark.call("exec", id, "true"))
 
 
