@@ -37,7 +37,9 @@ def logged(report, name, command, timeout, env=None):
 def command_case(report, name, command, timeout):
     def body():
         rc, text = logged(report, name, command, timeout)
-        check(rc == 0, f"$ {' '.join(command)}\nexit status {rc}\n{text[-3000:]}")
+        first = re.search(r"^error", text, re.M)
+        shown = text[first.start():][:4000] if first else text[-3000:]
+        check(rc == 0, f"$ {' '.join(command)}\nexit status {rc}\n{shown}")
     report.case(name, body)
 
 
