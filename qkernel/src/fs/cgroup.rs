@@ -3,7 +3,7 @@
 
 use crate::fs::inode::InodeRef;
 use crate::fs::proc::ident::total_cpu_ns;
-use crate::fs::pseudo::{Text, Tree, new_dev};
+use crate::fs::pseudo::{Text, Tree, new_dev_of};
 use crate::kernel;
 use crate::put;
 use crate::task::table;
@@ -11,6 +11,9 @@ use alloc::format;
 use alloc::vec::Vec;
 use hal::boot;
 use qlib::{Errno, PAGE_SIZE};
+
+/// CGROUP2_SUPER_MAGIC.
+const MAGIC: u64 = 0x6367_7270;
 
 type Shown = Result<Vec<u8>, Errno>;
 
@@ -109,7 +112,7 @@ fn cpu_list() -> Shown {
 pub fn new_root() -> InodeRef {
     const IDLE: &str =
         "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
-    let mut t = Tree::new(new_dev());
+    let mut t = Tree::new(new_dev_of(MAGIC));
     t.text("cgroup.controllers", "cpuset cpu memory pids\n");
     t.text("cgroup.events", "populated 1\nfrozen 0\n");
     t.text("cgroup.freeze", "0\n");

@@ -3,7 +3,7 @@
 use crate::fs::dev::makedev;
 use crate::fs::file::FileOps;
 use crate::fs::inode::{FileType, Inode, InodeRef, SetAttr, Stat};
-use crate::fs::pseudo::{Dir, Entries, Entry, Meta, new_dev, parse_name};
+use crate::fs::pseudo::{Dir, Entries, Entry, Meta, new_dev_of, parse_name};
 use crate::fs::tty::{self, Tty};
 use crate::task::creds::Creds;
 use alloc::collections::BTreeMap;
@@ -16,6 +16,9 @@ use qlib::Errno;
 
 /// Most terminals at once, as `/proc/sys/kernel/pty/max`.
 pub const MAX: u32 = 4096;
+
+/// DEVPTS_SUPER_MAGIC.
+const MAGIC: u64 = 0x1cd1;
 
 const ROOT_INO: u64 = 1;
 const PTMX_INO: u64 = 2;
@@ -36,7 +39,7 @@ static GID: AtomicU32 = AtomicU32::new(u32::MAX);
 
 fn dev() -> u64 {
     static DEV: Once<u64> = Once::new();
-    *DEV.call_once(new_dev)
+    *DEV.call_once(|| new_dev_of(MAGIC))
 }
 
 /// Gives a new terminal the lowest free number.

@@ -91,7 +91,12 @@ pub fn build(spec: &ContainerSpec) -> Result<Path, BuildError> {
         } else {
             m.flags
         };
-        let mount = Mount::new(root, &m.source, &m.fstype, &m.options, flags);
+        // Version 2 is the only cgroup file system there is: who asks for `cgroup` must not be told it is version 1.
+        let fstype = match m.kind {
+            MountKind::Cgroup => b"cgroup2".as_slice(),
+            _ => &m.fstype,
+        };
+        let mount = Mount::new(root, &m.source, fstype, &m.options, flags);
         match &context {
             None => {
                 super::TABLE.lock().order.push(mount.clone());

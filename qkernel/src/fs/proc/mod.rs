@@ -16,7 +16,7 @@ mod system;
 mod who;
 
 use crate::fs::inode::{FileType, InodeRef};
-use crate::fs::pseudo::{Dir, Entries, Entry, Link, Meta, Table, Tree, new_dev, new_ino, parse_name};
+use crate::fs::pseudo::{Dir, Entries, Entry, Link, Meta, Table, Tree, new_dev_of, new_ino, parse_name};
 use crate::task::table;
 use alloc::vec::Vec;
 use hal::sync::Once;
@@ -25,10 +25,12 @@ use who::Who;
 
 /// Inode number of the root, as in Linux.
 const ROOT_INO: u64 = 1;
+/// PROC_SUPER_MAGIC.
+const MAGIC: u64 = 0x9fa0;
 
 fn dev() -> u64 {
     static DEV: Once<u64> = Once::new();
-    *DEV.call_once(new_dev)
+    *DEV.call_once(|| new_dev_of(MAGIC))
 }
 
 /// The root of a procfs for a mount.

@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use qlib::Errno;
+use qlib::qcall::HostStatFs;
 
 /// One entry of a listing.
 pub struct Entry {
@@ -92,6 +93,9 @@ impl Inode for Dir {
     }
     fn lookup(&self, name: &[u8]) -> Result<InodeRef, Errno> {
         self.entries.lookup(name)
+    }
+    fn statfs(&self) -> Result<HostStatFs, Errno> {
+        Ok(super::statfs(self.meta.dev))
     }
     fn cacheable(&self) -> bool {
         self.entries.stable()

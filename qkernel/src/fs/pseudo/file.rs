@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use hal::host::{Dest, Src};
 use qlib::Errno;
+use qlib::qcall::HostStatFs;
 
 /// Makes the text.
 pub type Show = dyn Fn() -> Result<Vec<u8>, Errno> + Send + Sync;
@@ -70,6 +71,9 @@ impl Inode for TextFile {
             store: self.store.clone(),
             text: SleepLock::new(None),
         }))
+    }
+    fn statfs(&self) -> Result<HostStatFs, Errno> {
+        Ok(super::statfs(self.meta.dev))
     }
     fn truncate(&self, _len: u64) -> Result<(), Errno> {
         // `echo 1 > file` opens with O_TRUNC.

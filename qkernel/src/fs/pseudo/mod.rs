@@ -13,8 +13,11 @@ pub use text::Text;
 pub use tree::{Table, Tree};
 
 use crate::fs::inode::{FileType, Stat};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use hal::sync::SpinLock;
 use qlib::Errno;
+use qlib::qcall::HostStatFs;
 
 /// What `stat` tells of a made-up inode.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,10 +63,36 @@ impl Meta {
     }
 }
 
-/// A device number for a file system without a device; minors start high so that they differ from other allocators' first ones.
+/// A device number for a file system without a device. Minors start high: the host's own file systems without a device
+/// have the first ones.
 pub fn new_dev() -> u64 {
     static NEXT: AtomicU32 = AtomicU32::new(200);
-    u64::from(NEXT.fetch_add(1, Ordering::Relaxed) & 0xff)
+    crate::fs::dev::makedev(0, NEXT.fetch_add(1, Ordering::Relaxed) & 0xf_ffff)
+}
+
+/// Types of file systems by device number. Source: `uapi/linux/magic.h`.
+static MAGICS: SpinLock<Vec<(u64, u64)>> = SpinLock::new(Vec::new());
+
+/// A device number as [`new_dev`] for a file system whose `statfs` tells type `magic`.
+pub fn new_dev_of(magic: u64) -> u64 {
+    let dev = new_dev();
+    MAGICS.lock().push((dev, magic));
+    dev
+}
+
+/// Status of the made-up file system `dev`.
+pub(super) fn statfs(dev: u64) -> HostStatFs {
+    let magic = MAGICS
+        .lock()
+        .iter()
+        .find(|(d, _)| *d == dev)
+        .map_or(0, |(_, m)| *m);
+    HostStatFs {
+        kind: magic,
+        bsize: 4096,
+        namelen: 255,
+        ..HostStatFs::default()
+    }
 }
 
 /// A fresh inode number for a static entry.

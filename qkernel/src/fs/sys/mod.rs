@@ -5,11 +5,14 @@ mod cpu;
 pub mod net;
 
 use crate::fs::inode::InodeRef;
-use crate::fs::pseudo::{Tree, new_dev};
+use crate::fs::pseudo::{Tree, new_dev_of};
+
+/// SYSFS_MAGIC.
+const MAGIC: u64 = 0x6265_6572;
 
 /// The root of a sysfs for a mount.
 pub fn new_root() -> InodeRef {
-    let mut t = Tree::new(new_dev());
+    let mut t = Tree::new(new_dev_of(MAGIC));
     t.dir("block", |_| {});
     t.dir("bus", |b| {
         b.dir("cpu", |c| {
