@@ -39,6 +39,18 @@ impl SocketProvider for HostProvider {
     }
 }
 
+/// Interface queries (SIOCGIF*) on sockets of other families: any inet socket answers them.
+///
+/// # Errors
+/// As `netdevice(7)`; ENOTTY for other requests.
+pub fn interface_ioctl(ctx: &mut Ctx<'_>, request: u32, arg: u64) -> Result<u64, Errno> {
+    if !(0x8900..=0x89ff).contains(&request) {
+        return Err(Errno::ENOTTY);
+    }
+    let host = host::socket(family::INET, kind::DGRAM, 0)?;
+    HostSocket::new(host, kind::DGRAM).ioctl(ctx, request, arg)
+}
+
 /// A socket of the host.
 pub struct HostSocket {
     host: HostFile,

@@ -248,8 +248,11 @@ impl Socket for UnixSocket {
     fn set_option(&self, _ctx: &mut Ctx<'_>, level: u32, name: u32, value: &[u8]) -> Result<(), Errno> {
         self.do_set_option(level, name, value)
     }
-    fn ioctl(&self, _ctx: &mut Ctx<'_>, request: u32, arg: u64) -> Result<u64, Errno> {
-        self.do_ioctl(request, arg)
+    fn ioctl(&self, ctx: &mut Ctx<'_>, request: u32, arg: u64) -> Result<u64, Errno> {
+        match self.do_ioctl(request, arg) {
+            Err(Errno::ENOTTY) => crate::net::host::interface_ioctl(ctx, request, arg),
+            r => r,
+        }
     }
 
     fn poll(&self) -> Events {
