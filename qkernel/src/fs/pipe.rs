@@ -378,7 +378,7 @@ pub fn of(file: &File) -> Option<&Arc<Pipe>> {
 }
 
 /// The access mode among O_* flags.
-pub(super) fn access(flags: u32) -> u32 {
+pub(crate) fn access(flags: u32) -> u32 {
     match flags & O_ACCMODE {
         O_WRONLY => O_WRONLY,
         O_RDONLY => O_RDONLY,

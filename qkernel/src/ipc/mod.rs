@@ -3,6 +3,7 @@
 pub mod futex;
 pub mod futex_pi;
 pub mod futex_robust;
+pub mod mqueue;
 pub mod msgqueue;
 pub mod semaphore;
 pub mod shm;

@@ -8,6 +8,7 @@ pub mod epoll;
 pub mod eventfd;
 pub mod futex;
 pub mod memory;
+pub mod mqueue;
 pub mod pipe;
 pub mod poll;
 pub mod process;
@@ -141,6 +142,7 @@ pub const FAMILIES: &[&[Row]] = &[
     inotify::ROWS,
     memory::ROWS,
     mounts::ROWS,
+    mqueue::ROWS,
     pipe::ROWS,
     poll::ROWS,
     process::ROWS,
