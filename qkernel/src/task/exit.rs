@@ -48,6 +48,7 @@ pub fn finish(task: &Arc<Task>) {
     table::remove_task(task);
     p.signal_wait.wake_all();
     if last {
+        crate::ipc::semaphore::exit_process(&p);
         if p.exit_status.load(Ordering::SeqCst) == -1 {
             p.exit_status
                 .store(task.exit_status.load(Ordering::Relaxed), Ordering::SeqCst);
