@@ -153,6 +153,8 @@ pub trait Inode: Any + Send + Sync {
     }
     /// The object got a new name.
     fn moved(&self, new_dir: &InodeRef, new_name: &[u8]) {}
+    /// The name is about to go while somebody still uses the object: it must stay reachable.
+    fn pin(&self) {}
     /// The name the object was found by is gone.
     fn unlinked(&self) {}
     /// Makes a regular file and opens it; EEXIST when the name is there.

@@ -80,6 +80,14 @@ fn place(dir: &Path, dentry: Arc<Dentry>) -> Path {
     }
 }
 
+/// Keeps an object reachable that loses its name while others than the caller and the cache hold it.
+fn pin_if_used(d: &Arc<Dentry>) {
+    let cached = (d.kept.load(Ordering::Relaxed) != 0) as usize;
+    if Arc::strong_count(d) > 1 + cached {
+        d.inode().pin();
+    }
+}
+
 /// Fails with EEXIST when the name is there. The directory's lock is held.
 fn absent(dir: &Path, name: &[u8]) -> Result<(), Errno> {
     match dcache::child_locked(&dir.dentry, name) {
@@ -155,7 +163,7 @@ pub fn link_at(old: &Path, dir: &Path, name: &[u8], creds: &Creds) -> Result<(),
     }
     dir.inode().link(name, old.inode())?;
     notify::entry(&dir.dentry, mask::CREATE, 0, name);
-    notify::object(&old.dentry, mask::ATTRIB);
+    notify::link_count(&old.dentry);
     Ok(())
 }
 
@@ -180,8 +188,10 @@ pub fn unlink_at(dir: &Path, name: &[u8], slash: bool, creds: &Creds) -> Result<
             return Err(Errno::EBUSY);
         }
         let seen = notify::last_link(&d);
+        pin_if_used(&d);
         dir.inode().unlink(name)?;
         dcache::forget(&dir.dentry, &d);
+        notify::link_count(&d);
         notify::entry(&dir.dentry, mask::DELETE, 0, name);
         notify::removed(&d, seen);
         d
@@ -208,6 +218,7 @@ pub fn rmdir_at(dir: &Path, name: &[u8], creds: &Creds) -> Result<(), Errno> {
     }
     // The victim's own lock: nobody may be adding an entry to it.
     let _inner = d.dir_lock.lock();
+    pin_if_used(&d);
     dir.inode().rmdir(name)?;
     dcache::forget(&dir.dentry, &d);
     notify::entry(&dir.dentry, mask::DELETE | mask::ISDIR, 0, name);
@@ -329,6 +340,9 @@ pub fn rename_at(old: Entry<'_>, new: Entry<'_>, flags: u32, creds: &Creds) -> R
         return Err(Errno::EBUSY);
     }
     let seen = target.as_ref().is_some_and(|t| notify::last_link(t));
+    if let Some(t) = &target {
+        pin_if_used(t);
+    }
     old_dir
         .inode()
         .rename(old_name, new_dir.inode(), new_name, flags)?;
@@ -348,6 +362,7 @@ pub fn rename_at(old: Entry<'_>, new: Entry<'_>, flags: u32, creds: &Creds) -> R
         if exchange {
             notify::renamed(&new_dir.dentry, new_name, &old_dir.dentry, old_name, t);
         } else {
+            notify::link_count(t);
             notify::removed(t, seen);
         }
     }

@@ -177,13 +177,19 @@ pub fn last_link(d: &Arc<Dentry>) -> bool {
     }
 }
 
+/// The number of an object's links changed: only its own watches are told.
+pub fn link_count(d: &Arc<Dentry>) {
+    if active() {
+        deliver(d.inode().id(), mask::ATTRIB, 0, b"");
+    }
+}
+
 /// A name was removed; `last`: it was the object's last one.
 pub fn removed(d: &Arc<Dentry>, last: bool) {
     if !active() {
         return;
     }
     let id = d.inode().id();
-    deliver(id, mask::ATTRIB, 0, b"");
     if last {
         deliver(id, mask::DELETE_SELF, 0, b"");
         end_all(id);

@@ -330,6 +330,19 @@ impl Inode for HostInode {
             drop(old);
         }
     }
+    fn pin(&self) {
+        let open =
+            self.dir.lock().is_some() || self.opened.lock().iter().any(|o| o.handle.strong_count() > 0);
+        if open {
+            return;
+        }
+        // Without a handle the object is merely out of reach afterwards, as on a network file system.
+        if let Ok(t) = self.named()
+            && let Ok(h) = host::open(t.handle(), &t.name, O_PATH | O_NOFOLLOW, 0, NO_OWNER)
+        {
+            *self.dir.lock() = Some(Arc::new(h));
+        }
+    }
     fn unlinked(&self) {
         let old = core::mem::replace(&mut *self.place.lock(), Place::Gone);
         drop(old);
@@ -365,7 +378,12 @@ impl Inode for HostInode {
     }
     fn mkdir(&self, name: &[u8], mode: u32, creds: &Creds) -> Result<InodeRef, Errno> {
         let owner = self.owner(creds)?;
-        host::mkdir(self.dir_handle()?.handle(), name, mode & 0o7777, owner)?;
+        let dir = self.dir_handle()?;
+        host::mkdir(dir.handle(), name, mode & 0o7777, owner)?;
+        if mode & 0o6000 != 0 {
+            // `mkdir` takes no set-ID bits; the host's own inheritance does not see the owner that was asked for.
+            host::chmod(dir.handle(), name, mode & 0o7777)?;
+        }
         let mode = mode & 0o7777 | FileType::Directory.mode_bits();
         Ok(self.made(name, mode, owner, 0)?)
     }

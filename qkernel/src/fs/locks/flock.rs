@@ -5,7 +5,7 @@ use crate::fs::file::File;
 use crate::fs::inode::InodeId;
 use crate::sched::wait::{Events, wait_until};
 use alloc::vec::Vec;
-use hal::uapi::general::{LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN};
+use hal::uapi::general::{LOCK_EX, LOCK_MAND, LOCK_NB, LOCK_SH, LOCK_UN};
 use qlib::Errno;
 
 /// Holders of one inode's lock: description, exclusive, process.
@@ -47,6 +47,10 @@ impl Flocks {
 /// # Errors
 /// EINVAL, EWOULDBLOCK, ERESTARTSYS, EBADF for files that cannot be locked.
 pub fn flock(file: &File, op: u32) -> Result<(), Errno> {
+    // Mandatory locks are gone from Linux; asking for one is accepted and does nothing.
+    if op & LOCK_MAND != 0 {
+        return Ok(());
+    }
     let id = id_of(file).ok_or(Errno::EBADF)?;
     let me = description(file);
     let exclusive = match op & !LOCK_NB {

@@ -7,7 +7,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use hal::uapi::general::{
-    O_CREAT, O_DIRECTORY, O_EXCL, O_RDONLY, O_RDWR, O_WRONLY, RENAME_EXCHANGE, RENAME_NOREPLACE,
+    O_CREAT, O_DIRECTORY, O_EXCL, O_PATH, O_RDONLY, O_RDWR, O_WRONLY, RENAME_EXCHANGE, RENAME_NOREPLACE,
 };
 use proptest::prelude::*;
 use qlib::Errno;
@@ -136,6 +136,12 @@ fn directories_are_removed_only_empty() {
         assert_eq!(w.open("x", O_CREAT | O_WRONLY).err(), Some(Errno::ENOENT));
         assert_eq!(w.mkdir("x").err(), Some(Errno::ENOENT));
         assert!(w.find("..").is_ok());
+        let here = w.open(".", O_RDONLY | O_DIRECTORY).unwrap();
+        assert_eq!(here.ops().stat(&here).unwrap().mode & 0o170_000, 0o040_000);
+        w.put("/p", "p");
+        let by_path = w.open("/p", O_PATH).unwrap();
+        w.unlink("/p").unwrap();
+        assert_eq!(by_path.path().unwrap().inode().stat().unwrap().nlink, 0);
         w.fs.set_cwd(w.fs.root());
     }
 }

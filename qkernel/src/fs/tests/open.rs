@@ -88,7 +88,7 @@ fn flock_belongs_to_the_description() {
         drop(a);
         assert_eq!(locks::flock(&b, LOCK_EX | LOCK_NB), Ok(()));
         assert_eq!(locks::flock(&b, LOCK_UN), Ok(()));
-        assert_eq!(locks::flock(&b, 77), Err(Errno::EINVAL));
+        assert_eq!(locks::flock(&b, 7 | LOCK_NB), Err(Errno::EINVAL));
     }
 }
 
