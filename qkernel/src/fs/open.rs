@@ -7,6 +7,7 @@ use crate::fs::mount::{self, build::kernel_creds};
 use crate::fs::names::{may_create, new_mode};
 use crate::fs::notify::{self, mask};
 use crate::fs::path::{FsContext, Path};
+use crate::fs::pipe;
 use crate::fs::walk::{Flags, Last, Walker, check, writable};
 use crate::task::creds::{Creds, cap};
 use alloc::sync::Arc;
@@ -232,15 +233,28 @@ fn reopen(file: &Arc<File>, creds: &Creds, flags: u32) -> Result<Arc<File>, Errn
     if let Some(p) = file.path() {
         return open_existing(p, creds, flags, false);
     }
-    let Some(inode) = file.inode() else {
-        return Err(Errno::ENXIO);
-    };
     if flags & O_DIRECTORY != 0 {
         return Err(Errno::ENOTDIR);
     }
+    let Some(inode) = file.inode() else {
+        return reopen_stream(file, flags);
+    };
     check(creds, &inode.attr()?, wanted(flags))?;
     let ops = inode.open(flags, creds)?;
     Ok(File::new(ops, None, flags & !OPEN_ONLY))
+}
+
+/// Opens a pipe, or what the container's starter gave as stdin, stdout or stderr, once more.
+fn reopen_stream(file: &Arc<File>, flags: u32) -> Result<Arc<File>, Errno> {
+    let kept = flags & !OPEN_ONLY;
+    if let Some(p) = pipe::of(file) {
+        return Ok(File::new(p.open_end(pipe::access(flags)), None, kept));
+    }
+    // Sockets and anonymous inodes cannot be opened; the others have no state of their own per description.
+    match file.ops().stat(file)?.mode & 0o170_000 {
+        0o020_000 | 0o010_000 | 0o100_000 => Ok(File::new(file.ops_arc(), None, kept)),
+        _ => Err(Errno::ENXIO),
+    }
 }
 
 fn open_path(
