@@ -50,7 +50,7 @@ static CHANNELS: [SpinLock<()>; MAX_CHANNELS] = [const { SpinLock::new(()) }; MA
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static TAG: AtomicU64 = AtomicU64::new(1);
 
-fn count() -> usize {
+pub(super) fn count() -> usize {
     boot::info().channel_fds.iter().take_while(|fd| **fd >= 0).count()
 }
 
