@@ -175,10 +175,8 @@ pub fn make_directory(h: &Hierarchy, path: &Path) -> Result<(), Error> {
 fn inherit_cpuset(parent: &Path, child: &Path) {
     for name in ["cpuset.cpus", "cpuset.mems"] {
         let empty = std::fs::read_to_string(child.join(name)).is_ok_and(|s| s.trim().is_empty());
-        if empty {
-            if let Ok(value) = std::fs::read_to_string(parent.join(name)) {
-                let _ = std::fs::write(child.join(name), value.trim());
-            }
+        if empty && let Ok(value) = std::fs::read_to_string(parent.join(name)) {
+            let _ = std::fs::write(child.join(name), value.trim());
         }
     }
 }

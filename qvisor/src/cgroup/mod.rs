@@ -42,11 +42,11 @@ impl Cgroup {
         let privileged = rustix::process::geteuid().is_root();
         match cgroup.make(&hierarchies, cgroups_path, id) {
             Ok(made) => {
-                if let Some(limits) = limits {
-                    if let Err(e) = limits::apply(&made.dirs, limits) {
-                        let _ = made.remove();
-                        return Err(e);
-                    }
+                if let Some(limits) = limits
+                    && let Err(e) = limits::apply(&made.dirs, limits)
+                {
+                    let _ = made.remove();
+                    return Err(e);
                 }
                 Ok(made)
             }

@@ -66,11 +66,11 @@ fn create_with(
         console,
         args.preserve_fds,
     )?;
-    if let Some(path) = &args.pid_file {
-        if let Err(e) = sandbox::write_pid_file(path, created.record.pid) {
-            delete::destroy(&created.dir)?;
-            return Err(e.into());
-        }
+    if let Some(path) = &args.pid_file
+        && let Err(e) = sandbox::write_pid_file(path, created.record.pid)
+    {
+        delete::destroy(&created.dir)?;
+        return Err(e.into());
     }
     Ok((created, spec))
 }

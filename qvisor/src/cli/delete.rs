@@ -35,13 +35,13 @@ pub fn destroy(dir: &ContainerDir) -> Result<(), Error> {
         // The jail dies with the sandbox process; the cgroup tells if something did not.
         cgroup::kill_all(&record.cgroups);
         cgroup::remove(&record.cgroups)?;
-        if let Ok(spec) = dir.spec() {
-            if let Some(list) = spec.hooks().as_ref().and_then(|h| h.poststop().as_ref()) {
-                let state = hooks::state_document(&record, Status::Stopped);
-                for hook in list {
-                    if let Err(e) = hooks::run("poststop", hook, &state) {
-                        log::warn!("{e}");
-                    }
+        if let Ok(spec) = dir.spec()
+            && let Some(list) = spec.hooks().as_ref().and_then(|h| h.poststop().as_ref())
+        {
+            let state = hooks::state_document(&record, Status::Stopped);
+            for hook in list {
+                if let Err(e) = hooks::run("poststop", hook, &state) {
+                    log::warn!("{e}");
                 }
             }
         }

@@ -137,7 +137,7 @@ pub fn serve_mknod(c: &mut Call<'_>) -> Served {
     if !known.contains(&kind) {
         return Err(Errno::EINVAL);
     }
-    let bits = permissions(u64::from(mode & !(libc::S_IFMT as u32)))?;
+    let bits = permissions(u64::from(mode & !libc::S_IFMT))?;
     rustix::fs::mknodat(place.dir(), &place.name, kind, bits, c.arg(1)).map_err(errno)?;
     own(&place, c.arg(2), c.arg(3), AtFlags::empty())?;
     Ok(0)

@@ -50,7 +50,7 @@ pub fn serve_socket(c: &mut Call<'_>) -> Served {
 
 /// An address the guest gives. Paths of unix sockets are resolved by nobody here: the host side's root is the
 /// container's, but its rights are not.
-fn address<'a>(bytes: &'a [u8]) -> Result<&'a [u8], Errno> {
+fn address(bytes: &[u8]) -> Result<&[u8], Errno> {
     if bytes.len() < 2 || bytes.len() > MAX_ADDRESS {
         return Err(Errno::EINVAL);
     }

@@ -46,10 +46,10 @@ pub fn check(spec: &Spec) -> Result<Vec<String>, Error> {
     if root.path().as_os_str().is_empty() {
         return refuse("root.path", "is empty");
     }
-    if let Some(name) = spec.hostname() {
-        if name.len() > 64 || name.as_bytes().contains(&0) {
-            return refuse("hostname", "is longer than 64 bytes or holds a NUL");
-        }
+    if let Some(name) = spec.hostname()
+        && (name.len() > 64 || name.as_bytes().contains(&0))
+    {
+        return refuse("hostname", "is longer than 64 bytes or holds a NUL");
     }
     if spec.domainname().as_ref().is_some_and(|n| n.len() > 64) {
         return refuse("domainname", "is longer than 64 bytes");
@@ -224,20 +224,20 @@ fn check_linux(spec: &Spec, warnings: &mut Vec<String>) -> Result<(), Error> {
         if resources.rdma().as_ref().is_some_and(|r| !r.is_empty()) {
             return refuse("linux.resources.rdma", "is not supported");
         }
-        if let Some(memory) = resources.memory() {
-            if memory.disable_oom_killer() == Some(true) {
-                return refuse(
-                    "linux.resources.memory.disableOOMKiller",
-                    "is not supported: the guest's own \
+        if let Some(memory) = resources.memory()
+            && memory.disable_oom_killer() == Some(true)
+        {
+            return refuse(
+                "linux.resources.memory.disableOOMKiller",
+                "is not supported: the guest's own \
                      out-of-memory killer must act before the host's",
-                );
-            }
+            );
         }
-        if let Some(cpu) = resources.cpu() {
-            if cpu.realtime_runtime().is_some_and(|v| v != 0) || cpu.realtime_period().is_some_and(|v| v != 0)
-            {
-                return refuse("linux.resources.cpu.realtimeRuntime", "is not supported");
-            }
+        if let Some(cpu) = resources.cpu()
+            && (cpu.realtime_runtime().is_some_and(|v| v != 0)
+                || cpu.realtime_period().is_some_and(|v| v != 0))
+        {
+            return refuse("linux.resources.cpu.realtimeRuntime", "is not supported");
         }
     }
     Ok(())

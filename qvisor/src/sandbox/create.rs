@@ -288,7 +288,7 @@ pub fn write_pid_file(path: &Path, pid: i32) -> Result<(), OsError> {
 
 /// Whether descriptor `fd` is open: `--preserve-fds` names some that must be.
 pub fn is_open(fd: i32) -> bool {
-    // SAFETY-free check through /proc: no ownership is taken.
+    // Looked up, not opened: no ownership is taken.
     Path::new("/proc/self/fd")
         .join(fd.to_string())
         .symlink_metadata()

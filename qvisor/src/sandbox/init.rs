@@ -169,10 +169,10 @@ fn record_of(order: &Order) -> Record {
 }
 
 fn raise_oom_score(order: &Order) {
-    if let Some(score) = order.spec.process().as_ref().and_then(|p| p.oom_score_adj()) {
-        if let Err(e) = std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
-            log::warn!("process.oomScoreAdj: {score} cannot be set: {e}");
-        }
+    if let Some(score) = order.spec.process().as_ref().and_then(|p| p.oom_score_adj())
+        && let Err(e) = std::fs::write("/proc/self/oom_score_adj", score.to_string())
+    {
+        log::warn!("process.oomScoreAdj: {score} cannot be set: {e}");
     }
 }
 

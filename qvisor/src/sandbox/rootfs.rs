@@ -365,7 +365,7 @@ impl Builder {
 fn on_initial_root() -> bool {
     // `f_type` of ramfs and tmpfs: what the initial root file system can be (`linux/magic.h`).
     const KINDS: [i64; 2] = [0x8584_58f6, 0x0102_1994];
-    rustix::fs::statfs("/").is_ok_and(|s| KINDS.contains(&(s.f_type as i64)))
+    rustix::fs::statfs("/").is_ok_and(|s| KINDS.contains(&{ s.f_type }))
 }
 
 /// Makes the tree the root of this mount namespace and of this process; the host's tree is gone from here.

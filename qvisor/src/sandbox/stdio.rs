@@ -28,13 +28,10 @@ pub fn own_description(fd: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
 /// The caller's stdin, stdout and stderr for a guest; a closed one is `None`.
 pub fn inherited() -> Vec<Option<OwnedFd>> {
     (0..3)
-        .map(|number| {
-            // SAFETY-free: borrowed through the standard streams, which are never closed by us before this.
-            match number {
-                0 => own_description(std::io::stdin().as_fd()).ok(),
-                1 => own_description(std::io::stdout().as_fd()).ok(),
-                _ => own_description(std::io::stderr().as_fd()).ok(),
-            }
+        .map(|number| match number {
+            0 => own_description(std::io::stdin().as_fd()).ok(),
+            1 => own_description(std::io::stdout().as_fd()).ok(),
+            _ => own_description(std::io::stderr().as_fd()).ok(),
         })
         .collect()
 }

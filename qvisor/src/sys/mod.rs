@@ -66,14 +66,13 @@ pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
 pub fn block_signals(blocked: bool) -> io::Result<()> {
     // SAFETY: an all-zero sigset_t is valid memory for sigfillset/sigemptyset to fill.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is a live local.
-    unsafe {
-        if blocked {
-            libc::sigfillset(&mut set)
-        } else {
-            libc::sigemptyset(&mut set)
-        }
-    };
+    if blocked {
+        // SAFETY: the set is a live local.
+        unsafe { libc::sigfillset(&mut set) };
+    } else {
+        // SAFETY: the set is a live local.
+        unsafe { libc::sigemptyset(&mut set) };
+    }
     // SAFETY: the set was initialised above; no old set is asked for.
     let err = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &set, std::ptr::null_mut()) };
     if err == 0 {

@@ -39,15 +39,13 @@ pub fn accept(fd: BorrowedFd<'_>) -> io::Result<(OwnedFd, [u8; MAX_ADDRESS], usi
     let mut address = [0u8; MAX_ADDRESS];
     let mut len = MAX_ADDRESS as libc::socklen_t;
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let to = address.as_mut_ptr().cast();
     // SAFETY: address and length are live locals, and the length is the buffer's.
-    let new =
-        check(unsafe { libc::accept4(fd.as_raw_fd(), address.as_mut_ptr().cast(), &mut len, flags) }.into())?;
+    let r = unsafe { libc::accept4(fd.as_raw_fd(), to, &mut len, flags) };
+    let new = check(r.into())? as RawFd;
     // SAFETY: the descriptor was just made for us.
-    Ok((
-        unsafe { OwnedFd::from_raw_fd(new as RawFd) },
-        address,
-        (len as usize).min(MAX_ADDRESS),
-    ))
+    let new = unsafe { OwnedFd::from_raw_fd(new) };
+    Ok((new, address, (len as usize).min(MAX_ADDRESS)))
 }
 
 /// The socket's own address, or its peer's.
@@ -67,30 +65,19 @@ pub fn name(fd: BorrowedFd<'_>, peer: bool) -> io::Result<([u8; MAX_ADDRESS], us
 /// `getsockopt(2)`: the value's length.
 pub fn get_option(fd: BorrowedFd<'_>, level: i32, option: i32, value: &mut [u8]) -> io::Result<usize> {
     let mut len = length(value);
+    let to = value.as_mut_ptr().cast();
     // SAFETY: value and length are live, and the length is the buffer's. The caller picked an option without addresses.
-    check(
-        unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &mut len) }
-            .into(),
-    )?;
+    let r = unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, to, &mut len) };
+    check(r.into())?;
     Ok((len as usize).min(value.len()))
 }
 
 /// `setsockopt(2)`.
 pub fn set_option(fd: BorrowedFd<'_>, level: i32, option: i32, value: &[u8]) -> io::Result<()> {
+    let (from, len) = (value.as_ptr().cast(), length(value));
     // SAFETY: the value is live and of the given length. The caller picked an option without addresses.
-    check(
-        unsafe {
-            libc::setsockopt(
-                fd.as_raw_fd(),
-                level,
-                option,
-                value.as_ptr().cast(),
-                length(value),
-            )
-        }
-        .into(),
-    )?;
-    Ok(())
+    let r = unsafe { libc::setsockopt(fd.as_raw_fd(), level, option, from, len) };
+    check(r.into()).map(drop)
 }
 
 /// Sends a message without waiting. The caller has checked the control data.
