@@ -100,6 +100,7 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
     let (witness, _other) = socket::message_pair().doing("make a socket pair")?;
     raise_oom_score(&order);
 
+    give_to_namespace_root(&order, &state_dir)?;
     enter_namespaces(&order, sync)?;
     let record = record_of(&order);
     if order.runtime_hooks {
@@ -174,6 +175,27 @@ fn raise_oom_score(order: &Order) {
     {
         log::warn!("process.oomScoreAdj: {score} cannot be set: {e}");
     }
+}
+
+/// In a new user namespace this process is another user of the host: the container's directory becomes theirs, so that
+/// mounts and the status can be made in it.
+fn give_to_namespace_root(order: &Order, state_dir: &OwnedFd) -> Result<(), Error> {
+    use rustix::fs::{Gid, Uid};
+    let linux = order.spec.linux().as_ref();
+    let host = |list: Option<&Vec<oci_spec::runtime::LinuxIdMapping>>| {
+        let root = list
+            .into_iter()
+            .flatten()
+            .find(|m| m.container_id() == 0 && m.size() > 0);
+        root.map(|m| m.host_id())
+    };
+    let uid = host(linux.and_then(|l| l.uid_mappings().as_ref()));
+    let gid = host(linux.and_then(|l| l.gid_mappings().as_ref()));
+    if uid.is_some() || gid.is_some() {
+        rustix::fs::fchown(state_dir, uid.map(Uid::from_raw), gid.map(Gid::from_raw))
+            .at("hand over", &order.state_dir)?;
+    }
+    Ok(())
 }
 
 fn enter_namespaces(order: &Order, sync: &OwnedFd) -> Result<(), Error> {
