@@ -178,9 +178,11 @@ fn asleep<T>(sleep: impl FnOnce() -> T) -> T {
     }
     task.state.store(u32::from(b'S'), Ordering::Relaxed);
     let r = sleep();
-    task.state.store(u32::from(b'R'), Ordering::Relaxed);
     if task.work.load(Ordering::SeqCst) & work::CALL != 0 {
+        // Still counts as asleep: the wait goes on, and looking at a task must not make it look busy.
         task.run_calls();
+    } else {
+        task.state.store(u32::from(b'R'), Ordering::Relaxed);
     }
     r
 }
