@@ -1,4 +1,5 @@
 //! Page tables of both architectures against a model: a map from page to frame and rights.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use arch::table::{Attr, BLOCK_SIZE, ENTRIES, Format, LEVELS, Store, Tables, span};
 use proptest::prelude::*;

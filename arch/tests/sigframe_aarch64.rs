@@ -1,4 +1,5 @@
 //! The signal frame of aarch64 against one that Linux itself made.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use arch::aarch64::{FpState, UserContext, sigframe};
 use arch::signal::{SignalDelivery, UserMemory};

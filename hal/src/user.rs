@@ -265,7 +265,7 @@ pub fn cmpxchg_u32(addr: u64, old: u32, new: u32) -> Result<u32, Errno> {
 }
 
 fn check_word(addr: u64) -> Result<(), Errno> {
-    if addr % 4 != 0 {
+    if !addr.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     if is_user_range(addr, 4) {

@@ -35,7 +35,7 @@ pub fn show(cpu: u32, midr: u64, hwcap: u64, hz: u64) -> String {
         midr >> 20 & 0xf,
         midr >> 4 & 0xfff
     );
-    let _ = write!(s, "CPU revision\t: {}\n", midr & 0xf);
+    let _ = writeln!(s, "CPU revision\t: {}", midr & 0xf);
     s
 }
 

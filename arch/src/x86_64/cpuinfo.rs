@@ -208,10 +208,10 @@ impl Cpuid {
             self.family(),
             self.model()
         );
-        let _ = write!(s, "model name\t: {}\n", text(self.brand.as_flattened()));
+        let _ = writeln!(s, "model name\t: {}", text(self.brand.as_flattened()));
         let _ = write!(s, "stepping\t: {}\nmicrocode\t: 0x1\n", self.signature & 0xf);
-        let _ = write!(s, "cpu MHz\t\t: {}.{:03}\n", khz / 1000, khz % 1000);
-        let _ = write!(s, "cache size\t: {} KB\n", self.cache >> 16);
+        let _ = writeln!(s, "cpu MHz\t\t: {}.{:03}", khz / 1000, khz % 1000);
+        let _ = writeln!(s, "cache size\t: {} KB", self.cache >> 16);
         let _ = write!(s, "physical id\t: 0\nsiblings\t: {count}\ncore id\t\t: {cpu}\n");
         let _ = write!(
             s,

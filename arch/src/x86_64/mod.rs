@@ -69,3 +69,9 @@ pub fn number(s: crate::sysno::Sysno) -> Option<u16> {
 
 /// Whether `struct semid64_ds` has a spare word behind each of its times.
 pub const SEMID_TIME_PADDING: bool = true;
+
+/// The ELF relocation type that adds the load address (`R_*_RELATIVE`).
+pub const ELF_RELATIVE: u32 = 8;
+
+/// The AT_HWCAP2 bit that tells of RDFSBASE and WRFSBASE; 0 where there is nothing of the kind.
+pub const HWCAP2_FSGSBASE: u64 = 2;

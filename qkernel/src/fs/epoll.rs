@@ -128,7 +128,7 @@ impl Item {
         if (want.events - FLAGS).is_empty() {
             return Events::empty();
         }
-        found & (want.events | ALWAYS) - FLAGS
+        found & ((want.events | ALWAYS) - FLAGS)
     }
     /// The last descriptor of the file was closed.
     pub(super) fn file_closed(&self, file: &File) {

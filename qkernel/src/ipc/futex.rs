@@ -61,7 +61,7 @@ pub(super) fn bucket(key: &Key) -> &'static Bucket {
 /// # Errors
 /// EINVAL when unaligned, EFAULT when nothing is mapped there.
 pub fn key(mm: &Arc<Mm>, addr: u64, private: bool) -> Result<Key, Errno> {
-    if addr % 4 != 0 {
+    if !addr.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     if !is_user_range(addr, 4) {

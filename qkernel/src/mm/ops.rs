@@ -82,7 +82,7 @@ fn round_up(len: u64) -> Result<u64, Errno> {
 /// # Errors
 /// EINVAL when `addr` is not aligned, ENOMEM when the range leaves the app's part.
 pub fn page_range(addr: u64, len: u64) -> Result<Range, Errno> {
-    if addr % PAGE_SIZE != 0 {
+    if !addr.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     let end = addr.checked_add(round_up(len)?).ok_or(Errno::ENOMEM)?;

@@ -118,7 +118,7 @@ fn task_by_pid(ctx: &Ctx<'_>, pid: i32) -> SysResult<Arc<Task>> {
 fn sys_sched_getaffinity(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     task_by_pid(ctx, a.i32(0))?;
     let bytes = (hal::boot::cpus() as usize).div_ceil(64) * 8;
-    if (a.u64(1) as usize) < bytes || a.u64(1) % 8 != 0 {
+    if (a.u64(1) as usize) < bytes || !a.u64(1).is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     let mut mask = vec![0u8; bytes];

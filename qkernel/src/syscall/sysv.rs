@@ -167,7 +167,7 @@ fn sys_shmat(c: &mut Ctx<'_>, a: Args) -> SysResult {
 
 fn sys_shmdt(c: &mut Ctx<'_>, a: Args) -> SysResult {
     let addr = a.u64(0);
-    if addr % PAGE_SIZE != 0 {
+    if !addr.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     let mm = c.task.mm().ok_or(Errno::EINVAL)?;

@@ -141,7 +141,7 @@ pub fn attach(mount: &Arc<Mount>, at: &Path) -> Result<(), Errno> {
         return Err(Errno::ENOENT);
     }
     at.dentry.mounted.fetch_add(1, Ordering::AcqRel);
-    let old = core::mem::replace(&mut *mount.at.lock(), Some(at.clone()));
+    let old = (*mount.at.lock()).replace(at.clone());
     drop(old);
     let full = {
         let mut t = TABLE.lock();
