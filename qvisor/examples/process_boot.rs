@@ -1,8 +1,11 @@
 //! Boots a kernel image on the process machine without a container around it: for tests of the machine.
 //! `process_boot KERNEL [LOG_LEVEL]`; the exit status is the kernel's.
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../src/vm/process.rs"]
 mod process;
+#[path = "../src/vcpu/mod.rs"]
+mod vcpu;
 
 use process::{BootParams, Error, Launch, prepare};
 use qlib::boot::Range;

@@ -7,9 +7,15 @@ cfg_if::cfg_if! {
     if #[cfg(target_arch = "x86_64")] {
         mod x86_64;
         use x86_64 as native;
+        mod jump_x86_64;
+        pub use jump_x86_64::jump;
+        pub use arch::x86_64 as isa;
     } else if #[cfg(target_arch = "aarch64")] {
         mod aarch64;
         use aarch64 as native;
+        mod jump_aarch64;
+        pub use jump_aarch64::jump;
+        pub use arch::aarch64 as isa;
     }
 }
 

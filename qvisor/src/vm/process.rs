@@ -1,5 +1,6 @@
 //! The process machine's host side: loads the kernel image into a shared region and enters it.
 
+use crate::vcpu::isa;
 use goblin::elf::Elf;
 use goblin::elf::program_header::{PF_W, PF_X, PT_GNU_RELRO, PT_LOAD, ProgramHeader};
 use qlib::PAGE_SIZE;
@@ -239,11 +240,7 @@ pub fn prepare(l: Launch) -> Result<Prepared, Error> {
 }
 
 fn check(elf: &Elf<'_>) -> Result<(), Error> {
-    let machine = if cfg!(target_arch = "x86_64") {
-        arch::x86_64::ELF_MACHINE
-    } else {
-        arch::aarch64::ELF_MACHINE
-    };
+    let machine = isa::ELF_MACHINE;
     if !elf.is_64 || !elf.little_endian || elf.header.e_machine != machine {
         return Err(Error::Format("it is of another architecture"));
     }
@@ -292,11 +289,7 @@ fn read_only_segments(loads: &[&ProgramHeader], data_start: u64) -> Result<Vec<S
 
 /// Copies the writable segments into the region, relocated to `base`.
 fn write_data(region: &OwnedFd, elf: &Elf<'_>, bytes: &[u8], base: u64) -> Result<(), Error> {
-    let relative = if cfg!(target_arch = "x86_64") {
-        goblin::elf::reloc::R_X86_64_RELATIVE
-    } else {
-        goblin::elf::reloc::R_AARCH64_RELATIVE
-    };
+    let relative = isa::ELF_RELATIVE;
     let file = File::from(region.try_clone().map_err(|_| Error::Host("dup", Errno::MFILE))?);
     let mut relocated = 0;
     for p in elf
@@ -375,8 +368,7 @@ fn vdso() -> (u64, Range) {
 
 fn host_features() -> u64 {
     let (_, hwcap2) = rustix::param::linux_hwcap();
-    // x86_64: HWCAP2_FSGSBASE.
-    if cfg!(target_arch = "x86_64") && hwcap2 & 2 != 0 {
+    if hwcap2 as u64 & isa::HWCAP2_FSGSBASE != 0 {
         features::FSGSBASE
     } else {
         0
@@ -408,7 +400,7 @@ impl Prepared {
         std::mem::forget(self.fds);
         std::mem::forget((self.image, self.region));
         // SAFETY: the kernel is mapped, its boot page is filled, and its stack is fresh.
-        unsafe { jump(entry, page, stack) }
+        unsafe { crate::vcpu::jump(entry, page, stack) }
     }
 
     fn give_up(&self, why: &dyn Display) -> ! {
@@ -478,25 +470,6 @@ fn map_fixed(
     unsafe { rustix::mm::mmap(addr as *mut c_void, len as usize, prot, flags, fd, offset) }
         .map_err(host("mapping the kernel"))?;
     Ok(())
-}
-
-/// Enters the kernel.
-///
-/// # Safety
-/// `entry` is the kernel's entry point, `page` its boot page, `stack` the top of its boot stack.
-unsafe fn jump(entry: u64, page: u64, stack: u64) -> ! {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: the caller vouches for the addresses.
-    unsafe {
-        std::arch::asm!("mov rsp, {s}", "xor ebp, ebp", "jmp {e}", s = in(reg) stack, e = in(reg) entry,
-            in("rdi") page, options(noreturn))
-    }
-    #[cfg(target_arch = "aarch64")]
-    // SAFETY: the caller vouches for the addresses.
-    unsafe {
-        std::arch::asm!("mov sp, {s}", "br {e}", s = in(reg) stack, e = in(reg) entry, in("x0") page,
-            options(noreturn))
-    }
 }
 
 const _: () = assert!(size_of::<BootInfo>() <= PAGE_SIZE as usize);

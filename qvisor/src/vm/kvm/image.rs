@@ -2,6 +2,7 @@
 
 use super::Error;
 use super::memory::Memory;
+use crate::vcpu::isa;
 use arch::table::Attr;
 use goblin::elf::Elf;
 use goblin::elf::program_header::{PF_W, PF_X, PT_GNU_RELRO, PT_LOAD};
@@ -32,11 +33,7 @@ pub struct Image {
 /// An image that is not a static PIE of this architecture.
 pub fn load(bytes: &[u8], memory: &Memory, at: PhysAddr, base: u64) -> Result<Image, Error> {
     let elf = Elf::parse(bytes)?;
-    let machine = if cfg!(target_arch = "x86_64") {
-        arch::x86_64::ELF_MACHINE
-    } else {
-        arch::aarch64::ELF_MACHINE
-    };
+    let machine = isa::ELF_MACHINE;
     if !elf.is_64 || !elf.little_endian || elf.header.e_machine != machine {
         return Err(Error::Format("it is of another architecture"));
     }
@@ -98,11 +95,7 @@ pub fn load(bytes: &[u8], memory: &Memory, at: PhysAddr, base: u64) -> Result<Im
 }
 
 fn relocate(elf: &Elf<'_>, memory: &Memory, at: PhysAddr, base: u64, len: u64) -> Result<(), Error> {
-    let relative = if cfg!(target_arch = "x86_64") {
-        goblin::elf::reloc::R_X86_64_RELATIVE
-    } else {
-        goblin::elf::reloc::R_AARCH64_RELATIVE
-    };
+    let relative = isa::ELF_RELATIVE;
     if !elf.dynrels.is_empty() || !elf.pltrelocs.is_empty() {
         return Err(Error::Format("it needs a dynamic linker"));
     }
