@@ -1,6 +1,6 @@
 //! Boots a kernel image on the kvm machine without a container around it: for tests of the machine.
 //! `kvm_boot KERNEL [LOG_LEVEL [CPUS]]`; the exit status is the kernel's.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../src/host/mod.rs"]
 mod host;

@@ -95,7 +95,10 @@ impl Memory {
     /// # Errors
     /// EINVAL when the range is not all RAM or not page-aligned; the host's.
     pub fn discard(&self, pa: PhysAddr, len: u64) -> rustix::io::Result<()> {
-        if self.pointer(pa, len as usize).is_none() || !pa.is_page_aligned() || len % qlib::PAGE_SIZE != 0 {
+        if self.pointer(pa, len as usize).is_none()
+            || !pa.is_page_aligned()
+            || !len.is_multiple_of(qlib::PAGE_SIZE)
+        {
             return Err(rustix::io::Errno::INVAL);
         }
         let flags = rustix::fs::FallocateFlags::PUNCH_HOLE | rustix::fs::FallocateFlags::KEEP_SIZE;

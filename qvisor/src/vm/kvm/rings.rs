@@ -27,7 +27,7 @@ impl Area {
     }
 
     fn word(&self, at: usize) -> &AtomicU32 {
-        debug_assert!(at + 4 <= AREA_BYTES && at % 4 == 0);
+        debug_assert!(at + 4 <= AREA_BYTES && at.is_multiple_of(4));
         // SAFETY: ring words are aligned and inside the area (`qlib::ring::Layout`), which is mapped as long as `self`.
         unsafe { AtomicU32::from_ptr(self.base.wrapping_add(at).cast()) }
     }

@@ -122,10 +122,10 @@ impl Service {
                 Ok(false) => match ring.sleep() {
                     Ok(true) => {
                         // Any error but EINTR would come at once for ever.
-                        if let Err(e) = self.bells.submissions.read() {
-                            if e.raw_os_error() != Some(libc::EINTR) {
-                                return None;
-                            }
+                        if let Err(e) = self.bells.submissions.read()
+                            && e.raw_os_error() != Some(libc::EINTR)
+                        {
+                            return None;
                         }
                         ring.awake();
                     }

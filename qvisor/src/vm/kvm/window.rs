@@ -50,7 +50,7 @@ impl Window {
 
     fn check(&self, at: u64, len: u64) -> Result<*mut c_void, Errno> {
         let end = at.checked_add(len).ok_or(Errno::EINVAL)?;
-        if len == 0 || end > self.len || (at | len) % qlib::PAGE_SIZE != 0 {
+        if len == 0 || end > self.len || !(at | len).is_multiple_of(qlib::PAGE_SIZE) {
             return Err(Errno::EINVAL);
         }
         Ok((self.host + at) as *mut c_void)
