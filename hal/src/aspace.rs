@@ -80,6 +80,7 @@ pub(crate) type MachineSpace = crate::fake::FakeSpace;
 /// An address space as the machines see it.
 pub struct SpaceInner {
     /// Threads that live in it.
+    #[cfg_attr(not(target_os = "none"), allow(dead_code))]
     pub(crate) users: AtomicU32,
     /// What the machine keeps.
     pub(crate) machine: MachineSpace,

@@ -24,7 +24,8 @@ pub enum NewSpace<'a> {
     Fresh(&'a Once<AddressSpace>),
 }
 
-/// A kernel thread.
+/// A kernel thread. Not every machine uses every field.
+#[allow(dead_code)]
 pub struct Thread {
     /// What it is, for the log.
     name: &'static str,

@@ -1,4 +1,5 @@
 //! The bytes that host and guest agree on. A change here is a change of the ABI: raise `boot::ABI_VERSION`.
+#![allow(clippy::unwrap_used)]
 
 use qlib::boot::{ABI_VERSION, BOOT_MAGIC, BootInfo, MAX_CHANNELS, Range};
 use qlib::qcall::{HandleId, HostStat, HostStatFs, Op, Reply, Request};

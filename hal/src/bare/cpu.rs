@@ -97,5 +97,7 @@ pub(super) fn all() -> &'static [Cpu] {
 /// The CPU this runs on. It changes at a switch of threads only.
 pub(super) fn this() -> &'static Cpu {
     // SAFETY: every stack's header names the CPU, set before the stack is run on; CPUs live forever.
-    unsafe { &*(*stack::header()).cpu }
+    let cpu = unsafe { (*stack::header()).cpu };
+    // SAFETY: as above; the CPU's structure is never freed.
+    unsafe { &*cpu }
 }

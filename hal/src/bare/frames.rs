@@ -226,16 +226,20 @@ pub(super) fn heap_source(min: usize) -> Option<(usize, usize)> {
 /// Page tables in frames.
 pub(super) struct FrameStore;
 
+/// Address of an entry of a table.
+fn entry_ptr(table: PhysAddr, index: usize) -> *mut u64 {
+    phys::ptr(table).cast::<u64>().wrapping_add(index)
+}
+
 impl Store for FrameStore {
     fn read(&self, table: PhysAddr, index: usize) -> u64 {
         // SAFETY: tables are frames that the page-table code owns; entries are accessed atomically because the hardware
         // reads them.
-        unsafe { AtomicU64::from_ptr(phys::ptr(table).cast::<u64>().add(index)) }.load(Ordering::Relaxed)
+        unsafe { AtomicU64::from_ptr(entry_ptr(table, index)) }.load(Ordering::Relaxed)
     }
     fn write(&mut self, table: PhysAddr, index: usize, entry: u64) {
         // SAFETY: as in `read`.
-        unsafe { AtomicU64::from_ptr(phys::ptr(table).cast::<u64>().add(index)) }
-            .store(entry, Ordering::Release);
+        unsafe { AtomicU64::from_ptr(entry_ptr(table, index)) }.store(entry, Ordering::Release);
     }
     fn alloc(&mut self) -> Option<PhysAddr> {
         alloc_zeroed()

@@ -58,10 +58,7 @@ fn with_args<const N: usize>(op: Op, h: Handle, args: [u64; N]) -> Request {
     r
 }
 
-fn fill<T: FromZeros + IntoBytes>(bytes: &[u8]) -> T
-where
-    T: zerocopy::FromBytes,
-{
+fn fill<T: zerocopy::FromBytes + IntoBytes>(bytes: &[u8]) -> T {
     let mut v = T::new_zeroed();
     let n = bytes.len().min(size_of::<T>());
     v.as_mut_bytes()[..n].copy_from_slice(&bytes[..n]);

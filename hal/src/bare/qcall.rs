@@ -180,7 +180,9 @@ fn complete(reply: Reply) {
     // SAFETY: the host returns a tag once, and the waiting thread keeps the request until `done` is set.
     let thread = unsafe { (*p).thread.clone() };
     // SAFETY: as above; nobody reads the reply before `done`.
-    unsafe { *(*p).reply.get() = reply };
+    let slot = unsafe { (*p).reply.get() };
+    // SAFETY: as above.
+    unsafe { *slot = reply };
     // SAFETY: as above; after this store the request may be gone.
     unsafe { (*p).done.store(true, Ordering::Release) };
     Bare::unpark(&thread);

@@ -98,13 +98,14 @@ impl Regions {
     pub fn insert(&mut self, start: u64, r: Region) {
         // Growing anonymous memory in steps (brk, stacks) stays one region.
         let plain = |r: &Region| matches!(r.source, Source::Anon) && !r.dont_fork && !r.wipe_on_fork;
-        if plain(&r) {
-            if let Some((_, before)) = self.0.range_mut(..start).next_back() {
-                if before.end == start && before.prot == r.prot && plain(before) {
-                    before.end = r.end;
-                    return;
-                }
-            }
+        if plain(&r)
+            && let Some((_, before)) = self.0.range_mut(..start).next_back()
+            && before.end == start
+            && before.prot == r.prot
+            && plain(before)
+        {
+            before.end = r.end;
+            return;
         }
         self.0.insert(start, r);
     }

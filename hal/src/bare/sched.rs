@@ -103,10 +103,10 @@ fn switch_to(c: &'static Cpu, next: ThreadRef, dead: bool) {
     next.machine.on_cpu.store(true, Ordering::Relaxed);
     account(c, prev, false);
     // SAFETY: the calling thread's own state; the vector registers are its app's.
-    if let Some(state) = unsafe { (*prev.machine.fp.get()).as_mut() } {
-        if !dead {
-            fp::save(state);
-        }
+    if let Some(state) = unsafe { (*prev.machine.fp.get()).as_mut() }
+        && !dead
+    {
+        fp::save(state);
     }
     prev.machine.running_on.store(0, Ordering::SeqCst);
     next.machine.running_on.store(c.id + 1, Ordering::SeqCst);

@@ -473,11 +473,10 @@ fn upgrade_files(s: &BareSpace, range: Range, prot: Prot) -> Result<(), Errno> {
                 offset,
                 shared: true,
             } = &r.source
+                && !map.writable
             {
-                if !map.writable {
-                    found = Some((start, r.end, map.clone(), *offset));
-                    break;
-                }
+                found = Some((start, r.end, map.clone(), *offset));
+                break;
             }
         }
         let Some((start, end, map, offset)) = found else {
@@ -492,10 +491,10 @@ fn upgrade_files(s: &BareSpace, range: Range, prot: Prot) -> Result<(), Errno> {
         let mut regions = s.regions.lock();
         let span = Range { start, end };
         regions.change(span, |r| {
-            if let Source::File { map: m, .. } = &mut r.source {
-                if Arc::ptr_eq(m, &map) {
-                    *m = writable.clone();
-                }
+            if let Source::File { map: m, .. } = &mut r.source
+                && Arc::ptr_eq(m, &map)
+            {
+                *m = writable.clone();
             }
         });
         // The next touch maps the writable piece.

@@ -52,7 +52,9 @@ unsafe impl Send for ThreadState {}
 /// The calling thread, borrowed: it lives as long as it runs.
 pub(super) fn current() -> &'static Thread {
     // SAFETY: the stack owns a counted reference until the thread has ended and left it.
-    unsafe { &*(*stack::header()).thread }
+    let thread = unsafe { (*stack::header()).thread };
+    // SAFETY: as above; the header holds a counted reference.
+    unsafe { &*thread }
 }
 
 /// A counted reference to a thread.

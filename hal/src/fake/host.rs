@@ -69,8 +69,9 @@ impl HostService for Fake {
             flags
         };
         let temporary = flags.contains(OFlags::TMPFILE);
-        let new = (flags.contains(OFlags::CREATE) || temporary)
-            && (temporary || fs::statat(fd(dir), cstring(name)?, AtFlags::SYMLINK_NOFOLLOW).is_err());
+        let new = temporary
+            || flags.contains(OFlags::CREATE)
+                && fs::statat(fd(dir), cstring(name)?, AtFlags::SYMLINK_NOFOLLOW).is_err();
         let opened =
             fs::openat(fd(dir), cstring(name)?, flags, Mode::from_raw_mode(mode & 0o7777)).map_err(errno)?;
         if new {

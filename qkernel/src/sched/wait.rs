@@ -4,17 +4,20 @@ use crate::task::task::work;
 use crate::task::{self, Task};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use bitflags::bitflags;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hal::host::{self, PollItem};
 use hal::sync::SpinLock;
 use hal::thread::{self, ThreadRef};
 use qlib::Errno;
 
-bitflags! {
+pub use events::Events;
+
+#[allow(missing_docs)]
+mod events {
+    use bitflags::bitflags;
+    bitflags! {
     /// Readiness, the bits of `poll(2)` and `epoll(7)`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-    #[allow(missing_docs)]
     pub struct Events: u32 {
         const IN = 0x001;
         const PRI = 0x002;
@@ -32,6 +35,7 @@ bitflags! {
         const WAKEUP = 1 << 29;
         const ONESHOT = 1 << 30;
         const ET = 1 << 31;
+    }
     }
 }
 

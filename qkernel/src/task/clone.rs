@@ -161,10 +161,10 @@ pub fn default_handlers() -> Arc<SigHandlers> {
 fn check(args: &CloneArgs) -> Result<(), Errno> {
     use flag::*;
     let f = args.flags;
-    let bad = f & SIGHAND != 0 && f & VM == 0
-        || f & THREAD != 0 && f & SIGHAND == 0
-        || f & CLEAR_SIGHAND != 0 && f & SIGHAND != 0
-        || f & THREAD != 0 && f & PIDFD != 0
+    let bad = f & (SIGHAND | VM) == SIGHAND
+        || f & (THREAD | SIGHAND) == THREAD
+        || f & (CLEAR_SIGHAND | SIGHAND) == CLEAR_SIGHAND | SIGHAND
+        || f & (THREAD | PIDFD) == THREAD | PIDFD
         || args.exit_signal > signo::MAX;
     if bad {
         return Err(Errno::EINVAL);

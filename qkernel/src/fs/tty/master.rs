@@ -39,10 +39,6 @@ impl Drop for MasterOps {
 }
 
 impl MasterOps {
-    /// The terminal.
-    pub fn tty(&self) -> &Arc<Tty> {
-        &self.tty
-    }
     /// Takes output (or a packet); `None` = nothing there.
     fn take(&self, want: usize) -> Option<Vec<u8>> {
         let mut i = self.tty.inner.lock();
