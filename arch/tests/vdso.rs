@@ -1,4 +1,5 @@
 //! The vDSO's linker against an ELF reader that is not ours.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use arch::vdso::{HEADER_BYTES, Image, Parts, Symbol, link};
 use goblin::elf::Elf;

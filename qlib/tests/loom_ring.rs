@@ -1,5 +1,6 @@
 //! The rings under loom: whatever the interleaving, entries arrive in order and a sleeping consumer is woken.
 //! Run with `RUSTFLAGS="--cfg loom" cargo test -p qlib --test loom_ring --release`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 #![cfg(loom)]
 
 use loom::sync::Arc;

@@ -1,4 +1,5 @@
 //! The rings against a hostile other side.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use qlib::ring::{
     AREA_BYTES, Broken, COMPLETE, Consumer, LOG_BYTES, Layout, Producer, Pushed, SUBMIT, Shared,

@@ -8,7 +8,7 @@ use crate::host::{Dest, Handle, MessageIn, Owner, PollItem, Received, Src};
 use alloc::vec::Vec;
 use qlib::Errno;
 use qlib::qcall::{HandleId, HostStat, HostStatFs, MAX_PAYLOAD, Op, Reply, Request};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 /// Room for a control message.
 const CONTROL_ROOM: usize = 1 << 20;

@@ -339,7 +339,7 @@ pub fn rename_at(old: Entry<'_>, new: Entry<'_>, flags: u32, creds: &Creds) -> R
     if busy(&source) || target.as_ref().is_some_and(|t| busy(t)) {
         return Err(Errno::EBUSY);
     }
-    let seen = target.as_ref().is_some_and(|t| notify::last_link(t));
+    let seen = target.as_ref().is_some_and(notify::last_link);
     if let Some(t) = &target {
         pin_if_used(t);
     }

@@ -366,6 +366,7 @@ fn vdso() -> (u64, Range) {
     )
 }
 
+#[allow(clippy::bad_bit_mask)] // On aarch64 the mask is empty.
 fn host_features() -> u64 {
     let (_, hwcap2) = rustix::param::linux_hwcap();
     if hwcap2 as u64 & isa::HWCAP2_FSGSBASE != 0 {

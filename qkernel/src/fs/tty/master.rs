@@ -17,7 +17,7 @@ use qlib::Errno;
 
 /// An open master. The pty ends with it.
 pub struct MasterOps {
-    tty: Arc<Tty>,
+    pub(super) tty: Arc<Tty>,
 }
 
 /// Opens a new pty's master.

@@ -200,7 +200,7 @@ fn pair() -> (Arc<File>, Arc<File>, Arc<Tty>) {
     let creds = Creds::default();
     let ops = open_ptmx(&creds).unwrap();
     let master = File::new(ops, None, g::O_RDWR | g::O_NONBLOCK);
-    let tty = master.downcast::<master::MasterOps>().unwrap().tty().clone();
+    let tty = master.downcast::<master::MasterOps>().unwrap().tty.clone();
     assert_eq!(
         open_slave(&tty, g::O_NOCTTY, &creds).err(),
         Some(Errno::EIO),

@@ -43,11 +43,6 @@ impl Memory {
         })
     }
 
-    /// The memory's file.
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-
     /// First guest-physical address.
     pub fn start(&self) -> u64 {
         self.start
