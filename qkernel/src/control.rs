@@ -40,6 +40,8 @@ struct Container {
 static CONTAINER: SpinLock<Option<Arc<Container>>> = SpinLock::new(None);
 /// Terminals of processes the host started, by [`ExecId`].
 static TERMINALS: SpinLock<BTreeMap<u32, Weak<Tty>>> = SpinLock::new(BTreeMap::new());
+/// Rows and columns for init's terminal, told before it was started.
+static INIT_SIZE: SpinLock<(u32, u32)> = SpinLock::new((0, 0));
 /// The status init ended with, once it did.
 static ENDED: SpinLock<Option<i32>> = SpinLock::new(None);
 
@@ -96,7 +98,13 @@ fn handle(message: MessageIn) {
         Command::Start => {
             let container = CONTAINER.lock().clone();
             match container {
-                Some(c) => start(&c, ExecId::INIT, &c.init),
+                Some(c) => {
+                    let mut init = c.init.clone();
+                    if init.rows == 0 && init.cols == 0 {
+                        (init.rows, init.cols) = *INIT_SIZE.lock();
+                    }
+                    start(&c, ExecId::INIT, &init);
+                }
                 None => fail(
                     ExecId::INIT,
                     Failure(Errno::EINVAL, String::from("start before create")),
@@ -412,14 +420,17 @@ fn by_exec_id(id: ExecId) -> Option<Arc<Process>> {
         .find(|p| *p.exec_id.lock() == Some(id))
 }
 
+/// Sets a terminal's size. Before init is started the size is kept for its terminal.
 fn resize(exec: ExecId, rows: u32, cols: u32) {
     let tty = TERMINALS.lock().get(&exec.0).and_then(Weak::upgrade);
-    if let Some(tty) = tty {
-        tty.set_size(WinSize {
+    match tty {
+        Some(tty) => tty.set_size(WinSize {
             rows: rows as u16,
             cols: cols as u16,
             ..WinSize::default()
-        });
+        }),
+        None if exec == ExecId::INIT => *INIT_SIZE.lock() = (rows, cols),
+        None => {}
     }
 }
 

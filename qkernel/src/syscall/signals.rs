@@ -265,12 +265,14 @@ fn sys_kill(ctx: &mut Ctx<'_>, pid: i32, sig: u32) -> SysResult {
         }
         return Ok(0);
     }
+    // The lock must be free when the group is looked up.
+    let own_group = me.family.lock().pgid;
     let targets = match pid {
         -1 => table::processes()
             .into_iter()
             .filter(|p| p.pid != INIT && !Arc::ptr_eq(p, me))
             .collect(),
-        0 => table::group(me.family.lock().pgid),
+        0 => table::group(own_group),
         i32::MIN => return Err(Errno::ESRCH),
         g => table::group(g.unsigned_abs()),
     };

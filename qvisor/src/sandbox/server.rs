@@ -341,6 +341,15 @@ impl Server {
         }
     }
 
+    /// Tells the guest the size of the container's terminal.
+    fn pass_size_on(&mut self) {
+        let size = self.parts.terminal.as_ref().and_then(stdio::size_of);
+        if let Some((rows, cols)) = size {
+            let exec = ExecId::INIT;
+            let _ = self.command(&Command::Resize { exec, rows, cols }, &[]);
+        }
+    }
+
     /// Reads signals; gives whether the machine has ended.
     fn read_signals(&mut self) -> bool {
         let mut died = false;
@@ -348,17 +357,7 @@ impl Server {
             match signo {
                 libc::SIGCHLD => died |= self.machine_ended(),
                 libc::SIGWINCH => {
-                    let size = self.parts.terminal.as_ref().and_then(stdio::size_of);
-                    if let Some((rows, cols)) = size {
-                        let _ = self.command(
-                            &Command::Resize {
-                                exec: ExecId::INIT,
-                                rows,
-                                cols,
-                            },
-                            &[],
-                        );
-                    }
+                    self.pass_size_on();
                 }
                 // A hang-up of the terminal reaches the guest through the terminal.
                 libc::SIGHUP if self.parts.terminal.is_some() => {}
@@ -608,6 +607,8 @@ impl Server {
                     Phase::Created => return Err("the container is being started".to_owned()),
                     _ => return Err("cannot start a container that has stopped".to_owned()),
                 }
+                // The terminal got its size after the process was described: a program must see it from its first call.
+                self.pass_size_on();
                 self.command(&Command::Start, &[])?;
                 self.connections[index].awaits = Awaits::Start;
                 Ok(None)
