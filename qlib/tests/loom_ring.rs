@@ -57,7 +57,7 @@ impl Shared for Memory {
 }
 
 #[test]
-fn no_entry_and_no_wake_up_is_lost() {
+fn under_loom_no_entry_and_no_wake_up_is_lost() {
     loom::model(|| {
         let memory = Memory::new();
         let bell = Arc::new(AtomicU32::new(0));
