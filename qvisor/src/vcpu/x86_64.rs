@@ -266,6 +266,7 @@ pub fn decode(exit: &VcpuExit<'_>) -> Exit {
 
 std::arch::global_asm!(
     ".pushsection .rodata.quark_self_test, \"a\"",
+    ".globl quark_self_test",
     "quark_self_test:",
     // STAR: kernel code 0x10, user base 0x23.
     "mov ecx, 0xc0000081",
@@ -300,10 +301,12 @@ std::arch::global_asm!(
     "3: mov edx, 0x518",
     "out dx, eax",
     "4: jmp 4b",
+    ".globl quark_self_test_user",
     "quark_self_test_user:",
     "5: mov r14d, cs",
     "syscall",
     "jmp 5b",
+    ".globl quark_self_test_end",
     "quark_self_test_end:",
     ".popsection",
 );
