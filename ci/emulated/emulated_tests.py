@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 
+import apt
 import bundle
 import process
 from cases import SAME
@@ -82,6 +83,7 @@ def expectations(cases, log):
     unknown = {id: c for id, c in cases.items() if c[2] is SAME}
     if not unknown:
         return found
+    apt.need("runc")
     runc = Runtime("runc", log=log, name="ref")
     try:
         with tempfile.TemporaryDirectory() as d:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 
+import apt
 from report import Skip
 
 CACHE = os.environ.get("QUARK_CACHE") or os.path.join(os.path.dirname(__file__), "..", "..", ".cache")
@@ -83,8 +84,8 @@ def skeleton(root):
 
 def busybox(binary="/bin/busybox", name="busybox-root"):
     """Makes the busybox root file system from a static busybox; returns its path."""
-    if not os.path.exists(binary):
-        raise Skip("no static busybox: apt-get install busybox-static")
+    if binary == "/bin/busybox":
+        apt.need("busybox-static")
     with open(binary, "rb") as f:
         key = hashlib.sha256(f.read()).hexdigest()[:12]
     root = os.path.join(CACHE, "rootfs", f"{name}-{key}")
@@ -111,8 +112,7 @@ def debian():
     root = os.path.join(CACHE, "rootfs", f"debian-{key}")
     if os.path.exists(root):
         return root
-    if not shutil.which("mmdebstrap"):
-        raise Skip("no mmdebstrap: apt-get install mmdebstrap")
+    apt.need("mmdebstrap")
     new = root + ".new"
     shutil.rmtree(new, ignore_errors=True)
     os.makedirs(os.path.dirname(root), exist_ok=True)
@@ -120,7 +120,7 @@ def debian():
     done = subprocess.run(
         ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--include=" + ",".join(DEBIAN_PACKAGES),
          "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
-         "--dpkgopt=path-exclude=/usr/share/locale/*", "bookworm", new, mirror()],
+         "--dpkgopt=path-exclude=/usr/share/locale/*", "bookworm", new, apt.mirror()],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode != 0:
         raise Skip("mmdebstrap failed: " + done.stdout[-1500:])
@@ -142,15 +142,13 @@ def debian_image(deb_arch):
     target = os.path.join(CACHE, "rootfs", f"tools-{deb_arch}-{key}.ext4")
     if os.path.exists(target):
         return target
-    for tool in ("mmdebstrap", "mke2fs", "dpkg-deb"):
-        if not shutil.which(tool):
-            raise Skip(f"no {tool}: apt-get install mmdebstrap e2fsprogs")
+    apt.need("mmdebstrap", "e2fsprogs")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="debian.", dir=os.path.dirname(target)) as d:
         root = f"{d}/root"
         done = subprocess.run(
             ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract", f"--architectures={deb_arch}", "--skip=cleanup/apt/cache",
-             "--include=" + ",".join(TOOL_PACKAGES), "bookworm", root, mirror()],
+             "--include=" + ",".join(TOOL_PACKAGES), "bookworm", root, apt.mirror()],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             raise Skip("mmdebstrap failed: " + done.stdout[-1500:])
@@ -182,9 +180,3 @@ def configure(root):
     for f in ("passwd", "group"):
         shutil.copy(f"{root}/usr/share/base-passwd/{f}.master", f"{root}/etc/{f}")
     os.symlink("mawk", f"{root}/usr/bin/awk")
-
-
-def mirror():
-    common = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib", "common.sh")
-    return subprocess.run(["bash", "-c", f'. "{common}"; debian_mirror'], stdout=subprocess.PIPE, check=True,
-                          text=True).stdout.strip()

@@ -6,9 +6,10 @@ import tempfile
 from dataclasses import dataclass
 from typing import Callable
 
+import apt
 import bundle
 import process
-from report import Failure, Skip, check, equal
+from report import Failure, check, equal
 from runtime import Runtime, settle
 
 # As expected output: what runc prints for the same command on the same bundle.
@@ -38,10 +39,8 @@ class Context:
     def reference(self):
         """runc, by which a result is judged where it is not known beforehand."""
         if self._reference is None:
-            try:
-                self._reference = Runtime("runc", log=self.log, name="ref")
-            except Skip:
-                raise Skip("no runc to compare with: apt-get install runc") from None
+            apt.need("runc")
+            self._reference = Runtime("runc", log=self.log, name="ref")
         return self._reference
 
     def bundle(self, args, root, **settings):
@@ -103,8 +102,7 @@ def table(rows, **common):
 
 def native(source, name, flags=()):
     """Builds a static helper from a C file with the host's compiler; returns its path."""
-    if not shutil.which("gcc"):
-        raise Skip("no gcc: apt-get install gcc libc6-dev")
+    apt.need("gcc", "libc6-dev")
     target = os.path.join(bundle.CACHE, "bin", name)
     if not os.path.exists(target) or os.path.getmtime(target) < os.path.getmtime(source):
         os.makedirs(os.path.dirname(target), exist_ok=True)
