@@ -392,9 +392,9 @@ rows! {
     setgroups: Full, |c, a| sys_setgroups(c, a.u64(0), a.ptr(1));
     capget: Full, |c, a| sys_capget(c, a.u64(0), a.u64(1));
     capset: Full, |c, a| sys_capset(c, a.u64(0), a.u64(1));
-    add_key: Refused(Errno::ENOSYS, "no key retention service"), |_, _| Err(Errno::ENOSYS);
-    request_key: Refused(Errno::ENOSYS, "no key retention service"), |_, _| Err(Errno::ENOSYS);
-    keyctl: Refused(Errno::ENOSYS, "no key retention service"), |_, _| Err(Errno::ENOSYS);
+    add_key: Refused(Errno::ENOSYS, "no key retention service");
+    request_key: Refused(Errno::ENOSYS, "no key retention service");
+    keyctl: Refused(Errno::ENOSYS, "no key retention service");
 }
 
 /// Copies a NUL-padded name of 16 bytes between the app and the task (`PR_SET_NAME`, `PR_GET_NAME`).

@@ -16,29 +16,36 @@ use qlib::Errno;
 
 const CALLS: usize = Sysno::ALL.len();
 
-const fn table() -> [Option<Row>; CALLS] {
-    let mut t = [None; CALLS];
+const fn table() -> [Row; CALLS] {
+    let mut t = [FAMILIES[0][0]; CALLS];
+    let mut known = [false; CALLS];
     let mut f = 0;
     while f < FAMILIES.len() {
         let rows = FAMILIES[f];
         let mut r = 0;
         while r < rows.len() {
             let i = rows[r].sysno as usize;
-            assert!(t[i].is_none(), "a system call is in two families");
-            t[i] = Some(rows[r]);
+            assert!(!known[i], "a system call is in two families");
+            t[i] = rows[r];
+            known[i] = true;
             r += 1;
         }
         f += 1;
+    }
+    let mut i = 0;
+    while i < CALLS {
+        assert!(known[i], "a system call is in no family");
+        i += 1;
     }
     t
 }
 
 /// Handlers by [`Sysno`].
-static TABLE: [Option<Row>; CALLS] = table();
+static TABLE: [Row; CALLS] = table();
 
-/// The row of a call, if a family has it.
-pub fn row(s: Sysno) -> Option<&'static Row> {
-    TABLE[s as usize].as_ref()
+/// The row of a call.
+pub fn row(s: Sysno) -> &'static Row {
+    &TABLE[s as usize]
 }
 
 /// Handles a trap of the calling thread's app.
@@ -76,8 +83,8 @@ fn serve(task: &Arc<Task>, regs: &mut UserContext, trap: Trap) -> bool {
 fn call(ctx: &mut Ctx<'_>) {
     let args = Args(ctx.regs.syscall_args());
     let number = ctx.regs.syscall_number();
-    let result = match hal::native::sysno(number).and_then(row) {
-        Some(row) => (row.run)(ctx, args),
+    let result = match hal::native::sysno(number).map(row) {
+        Some(row) => row.call(ctx, args),
         None => Err(Errno::ENOSYS),
     };
     if log::log_enabled!(log::Level::Trace) {

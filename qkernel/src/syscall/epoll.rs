@@ -26,8 +26,8 @@ rows! {
         let deadline = relative_deadline(a.ptr(3))?;
         pwait(c, &a, deadline)
     };
-    epoll_ctl_old: Refused(Errno::ENOSYS, "never implemented by Linux"), |_, _| Err(Errno::ENOSYS);
-    epoll_wait_old: Refused(Errno::ENOSYS, "never implemented by Linux"), |_, _| Err(Errno::ENOSYS);
+    epoll_ctl_old: Refused(Errno::ENOSYS, "never implemented by Linux");
+    epoll_wait_old: Refused(Errno::ENOSYS, "never implemented by Linux");
 }
 
 fn create(c: &mut Ctx<'_>, flags: u32) -> SysResult {

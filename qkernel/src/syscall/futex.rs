@@ -20,9 +20,9 @@ use qlib::Errno;
 rows! {
     futex: Partial("no FUTEX_WAIT_REQUEUE_PI, FUTEX_CMP_REQUEUE_PI, FUTEX_FD; PI locks without priorities"), |c, a| sys_futex(c, a);
     futex_waitv: Full, |c, a| sys_futex_waitv(c, a);
-    futex_wake: Refused(Errno::ENOSYS, "libc falls back to futex"), |_, _| Err(Errno::ENOSYS);
-    futex_wait: Refused(Errno::ENOSYS, "libc falls back to futex"), |_, _| Err(Errno::ENOSYS);
-    futex_requeue: Refused(Errno::ENOSYS, "libc falls back to futex"), |_, _| Err(Errno::ENOSYS);
+    futex_wake: Refused(Errno::ENOSYS, "libc falls back to futex");
+    futex_wait: Refused(Errno::ENOSYS, "libc falls back to futex");
+    futex_requeue: Refused(Errno::ENOSYS, "libc falls back to futex");
     set_robust_list: Full, |c, a| sys_set_robust_list(c, a);
     get_robust_list: Full, |c, a| sys_get_robust_list(c, a);
 }

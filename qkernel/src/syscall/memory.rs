@@ -254,10 +254,6 @@ fn sys_membarrier(_ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     }
 }
 
-fn refused(_ctx: &mut Ctx<'_>, _a: Args) -> SysResult {
-    Err(Errno::ENOSYS)
-}
-
 rows! {
     mmap: Partial("MAP_HUGETLB and MAP_SYNC are refused"), sys_mmap;
     munmap: Full, sys_munmap;
@@ -274,18 +270,18 @@ rows! {
     mlockall: Partial("bookkeeping only: the guest never swaps"), sys_mlockall;
     munlockall: Full, |_, _| Ok(0);
     membarrier: Partial("only MEMBARRIER_CMD_QUERY, which offers nothing"), sys_membarrier;
-    remap_file_pages: Refused(Errno::ENOSYS, "deprecated"), refused;
-    process_madvise: Refused(Errno::ENOSYS, "no access to another process's memory"), refused;
-    userfaultfd: Refused(Errno::ENOSYS, "page faults are the kernel's"), refused;
-    mbind: Refused(Errno::ENOSYS, "one memory node"), refused;
-    set_mempolicy: Refused(Errno::ENOSYS, "one memory node"), refused;
-    get_mempolicy: Refused(Errno::ENOSYS, "one memory node"), refused;
-    migrate_pages: Refused(Errno::ENOSYS, "one memory node"), refused;
-    move_pages: Refused(Errno::ENOSYS, "one memory node"), refused;
-    set_mempolicy_home_node: Refused(Errno::ENOSYS, "one memory node"), refused;
-    pkey_alloc: Refused(Errno::ENOSPC, "no keys for apps"), |_, _| Err(Errno::ENOSPC);
-    pkey_free: Refused(Errno::EINVAL, "no keys for apps"), |_, _| Err(Errno::EINVAL);
-    memfd_secret: Refused(Errno::ENOSYS, "not offered"), refused;
-    map_shadow_stack: Refused(Errno::ENOSYS, "not offered"), refused;
-    mseal: Refused(Errno::ENOSYS, "not offered"), refused;
+    remap_file_pages: Refused(Errno::ENOSYS, "deprecated");
+    process_madvise: Refused(Errno::ENOSYS, "no access to another process's memory");
+    userfaultfd: Refused(Errno::ENOSYS, "page faults are the kernel's");
+    mbind: Refused(Errno::ENOSYS, "one memory node");
+    set_mempolicy: Refused(Errno::ENOSYS, "one memory node");
+    get_mempolicy: Refused(Errno::ENOSYS, "one memory node");
+    migrate_pages: Refused(Errno::ENOSYS, "one memory node");
+    move_pages: Refused(Errno::ENOSYS, "one memory node");
+    set_mempolicy_home_node: Refused(Errno::ENOSYS, "one memory node");
+    pkey_alloc: Refused(Errno::ENOSPC, "no keys for apps");
+    pkey_free: Refused(Errno::EINVAL, "no keys for apps");
+    memfd_secret: Refused(Errno::ENOSYS, "not offered");
+    map_shadow_stack: Refused(Errno::ENOSYS, "not offered");
+    mseal: Refused(Errno::ENOSYS, "not offered");
 }

@@ -2,6 +2,7 @@
 //!
 //! Each family lists its calls as [`Row`]s; a row says how complete the call is and the compatibility page is made from it.
 
+pub mod absent;
 pub mod creds;
 pub mod dispatch;
 pub mod epoll;
@@ -31,6 +32,9 @@ pub mod inotify;
 pub mod mounts;
 pub mod socket;
 pub mod sockmsg;
+
+#[cfg(test)]
+mod page;
 
 use crate::fs::fdtable::Fd;
 use crate::task::Task;
@@ -111,23 +115,40 @@ pub struct Row {
     pub sysno: Sysno,
     /// How complete it is.
     pub support: Support,
-    /// The handler.
+    /// The handler; a refused call has none of its own.
     pub run: fn(&mut Ctx<'_>, Args) -> SysResult,
 }
 
-/// Makes a family's rows: `rows! { read: Full, |c, a| sys_read(c, a.fd(0), a.u64(1), a.u64(2)); … }`.
+impl Row {
+    /// Runs the call.
+    ///
+    /// # Errors
+    /// The call's.
+    pub fn call(&self, ctx: &mut Ctx<'_>, args: Args) -> SysResult {
+        match self.support {
+            Support::Refused(errno, _) => Err(errno),
+            _ => (self.run)(ctx, args),
+        }
+    }
+}
+
+/// Makes a family's rows: `rows! { read: Full, |c, a| sys_read(c, a.fd(0), a.u64(1), a.u64(2)); … }`. A refused call has no
+/// handler: `acct: Refused(Errno::ENOSYS, "no accounting");`.
 #[macro_export]
 macro_rules! rows {
-    ($($name:ident : $support:expr, $run:expr;)*) => {
+    (@run) => { |_, _| Err(qlib::Errno::ENOSYS) };
+    (@run $run:expr) => { $run };
+    ($($name:ident : $support:expr $(, $run:expr)?;)*) => {
         /// The family's calls.
         pub const ROWS: &[$crate::syscall::Row] = &[
-            $($crate::syscall::Row { sysno: hal::Sysno::$name, support: $support, run: $run },)*
+            $($crate::syscall::Row { sysno: hal::Sysno::$name, support: $support, run: $crate::rows!(@run $($run)?) },)*
         ];
     };
 }
 
-/// Every family's calls. A number that is in none of them is not implemented (ENOSYS).
+/// Every family's calls: all of [`Sysno`]. A number that has no name there is ENOSYS.
 pub const FAMILIES: &[&[Row]] = &[
+    absent::ROWS,
     creds::ROWS,
     epoll::ROWS,
     eventfd::ROWS,

@@ -23,20 +23,20 @@ rows! {
     mount: Partial("tmpfs, proc, sysfs, devpts, mqueue, cgroup2, bind, move, remount; no propagation"), sys_mount;
     umount2: Full, |c, a| sys_umount2(c, a.cstr(0), a.u32(1));
     pivot_root: Full, |c, a| sys_pivot_root(c, a.cstr(0), a.cstr(1));
-    open_tree: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
-    move_mount: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
-    fsopen: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
-    fsconfig: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
-    fsmount: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
-    fspick: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
-    mount_setattr: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)"), |_, _| Err(Errno::ENOSYS);
-    statmount: Refused(Errno::ENOSYS, "use /proc/self/mountinfo"), |_, _| Err(Errno::ENOSYS);
-    listmount: Refused(Errno::ENOSYS, "use /proc/self/mountinfo"), |_, _| Err(Errno::ENOSYS);
-    name_to_handle_at: Refused(Errno::EOPNOTSUPP, "no file system of QKernel has file handles"), |_, _| Err(Errno::EOPNOTSUPP);
-    open_by_handle_at: Refused(Errno::EOPNOTSUPP, "no file system of QKernel has file handles"), |_, _| Err(Errno::EOPNOTSUPP);
-    cachestat: Refused(Errno::ENOSYS, "the page cache is the host's"), |_, _| Err(Errno::ENOSYS);
-    ustat: Refused(Errno::ENOSYS, "use statfs"), |_, _| Err(Errno::ENOSYS);
-    sysfs: Refused(Errno::ENOSYS, "use /proc/filesystems"), |_, _| Err(Errno::ENOSYS);
+    open_tree: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)");
+    move_mount: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)");
+    fsopen: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)");
+    fsconfig: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)");
+    fsmount: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)");
+    fspick: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)");
+    mount_setattr: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)");
+    statmount: Refused(Errno::ENOSYS, "use /proc/self/mountinfo");
+    listmount: Refused(Errno::ENOSYS, "use /proc/self/mountinfo");
+    name_to_handle_at: Refused(Errno::EOPNOTSUPP, "no file system of QKernel has file handles");
+    open_by_handle_at: Refused(Errno::EOPNOTSUPP, "no file system of QKernel has file handles");
+    cachestat: Refused(Errno::ENOSYS, "the page cache is the host's");
+    ustat: Refused(Errno::ENOSYS, "use statfs");
+    sysfs: Refused(Errno::ENOSYS, "use /proc/filesystems");
 }
 
 fn find(who: &Who, path: &[u8], follow: bool) -> SysResult<Path> {

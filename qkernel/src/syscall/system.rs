@@ -365,14 +365,6 @@ fn sys_syslog(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     }
 }
 
-fn nosys(_c: &mut Ctx<'_>, _a: Args) -> SysResult {
-    Err(Errno::ENOSYS)
-}
-
-fn eperm(_c: &mut Ctx<'_>, _a: Args) -> SysResult {
-    Err(Errno::EPERM)
-}
-
 rows! {
     uname: Full, |c, a| sys_uname(c, a.u64(0));
     sethostname: Full, |c, a| sys_sethostname(c, a, false);
@@ -392,7 +384,7 @@ rows! {
     sched_get_priority_min: Full, |_, a| sys_sched_get_priority(a.i32(0), false);
     sched_rr_get_interval: Partial("one interval for all"), |_, a| { crate::time::write_timespec(a.u64(1), 4_000_000)?; Ok(0) };
     sched_getattr: Partial("always SCHED_OTHER"), sys_sched_getattr;
-    sched_setattr: Refused(Errno::EPERM, "no other policies"), eperm;
+    sched_setattr: Refused(Errno::EPERM, "no other policies");
     getcpu: Partial("always the first CPU"), sys_getcpu;
     getpriority: Full, sys_getpriority;
     setpriority: Partial("kept, not enforced"), sys_setpriority;
@@ -403,39 +395,39 @@ rows! {
     getrandom: Full, sys_getrandom;
     personality: Partial("kept, no effect"), |c, a| sys_personality(c, a.u32(0));
     syslog: Partial("an empty log"), sys_syslog;
-    seccomp: Refused(Errno::ENOSYS, "filters of the app itself are not built yet"), nosys;
-    io_uring_setup: Refused(Errno::ENOSYS, "apps use epoll"), nosys;
-    io_uring_enter: Refused(Errno::ENOSYS, "apps use epoll"), nosys;
-    io_uring_register: Refused(Errno::ENOSYS, "apps use epoll"), nosys;
-    io_setup: Refused(Errno::ENOSYS, "not built yet"), nosys;
-    io_destroy: Refused(Errno::ENOSYS, "not built yet"), nosys;
-    io_submit: Refused(Errno::ENOSYS, "not built yet"), nosys;
-    io_cancel: Refused(Errno::ENOSYS, "not built yet"), nosys;
-    io_getevents: Refused(Errno::ENOSYS, "not built yet"), nosys;
-    io_pgetevents: Refused(Errno::ENOSYS, "not built yet"), nosys;
-    bpf: Refused(Errno::EPERM, "no BPF in the guest"), eperm;
-    perf_event_open: Refused(Errno::ENOSYS, "no performance counters"), nosys;
-    fanotify_init: Refused(Errno::ENOSYS, "not offered"), nosys;
-    fanotify_mark: Refused(Errno::ENOSYS, "not offered"), nosys;
-    init_module: Refused(Errno::EPERM, "no modules"), eperm;
-    finit_module: Refused(Errno::EPERM, "no modules"), eperm;
-    delete_module: Refused(Errno::EPERM, "no modules"), eperm;
-    kexec_load: Refused(Errno::EPERM, "not offered"), eperm;
-    kexec_file_load: Refused(Errno::EPERM, "not offered"), eperm;
-    reboot: Refused(Errno::EPERM, "the runtime stops containers"), eperm;
-    swapon: Refused(Errno::EPERM, "no swap"), eperm;
-    swapoff: Refused(Errno::EPERM, "no swap"), eperm;
-    iopl: Refused(Errno::EPERM, "no ports"), eperm;
-    ioperm: Refused(Errno::EPERM, "no ports"), eperm;
-    modify_ldt: Refused(Errno::ENOSYS, "64-bit only"), nosys;
-    set_thread_area: Refused(Errno::ENOSYS, "64-bit only"), nosys;
-    get_thread_area: Refused(Errno::ENOSYS, "64-bit only"), nosys;
-    vhangup: Refused(Errno::EPERM, "not offered"), eperm;
-    quotactl: Refused(Errno::ENOSYS, "no quotas"), nosys;
-    quotactl_fd: Refused(Errno::ENOSYS, "no quotas"), nosys;
-    lookup_dcookie: Refused(Errno::ENOSYS, "obsolete"), nosys;
-    nfsservctl: Refused(Errno::ENOSYS, "obsolete"), nosys;
-    landlock_create_ruleset: Refused(Errno::ENOSYS, "not offered"), nosys;
-    landlock_add_rule: Refused(Errno::ENOSYS, "not offered"), nosys;
-    landlock_restrict_self: Refused(Errno::ENOSYS, "not offered"), nosys;
+    seccomp: Refused(Errno::ENOSYS, "filters of the app itself are not built yet");
+    io_uring_setup: Refused(Errno::ENOSYS, "apps use epoll");
+    io_uring_enter: Refused(Errno::ENOSYS, "apps use epoll");
+    io_uring_register: Refused(Errno::ENOSYS, "apps use epoll");
+    io_setup: Refused(Errno::ENOSYS, "not built yet");
+    io_destroy: Refused(Errno::ENOSYS, "not built yet");
+    io_submit: Refused(Errno::ENOSYS, "not built yet");
+    io_cancel: Refused(Errno::ENOSYS, "not built yet");
+    io_getevents: Refused(Errno::ENOSYS, "not built yet");
+    io_pgetevents: Refused(Errno::ENOSYS, "not built yet");
+    bpf: Refused(Errno::EPERM, "no BPF in the guest");
+    perf_event_open: Refused(Errno::ENOSYS, "no performance counters");
+    fanotify_init: Refused(Errno::ENOSYS, "not offered");
+    fanotify_mark: Refused(Errno::ENOSYS, "not offered");
+    init_module: Refused(Errno::EPERM, "no modules");
+    finit_module: Refused(Errno::EPERM, "no modules");
+    delete_module: Refused(Errno::EPERM, "no modules");
+    kexec_load: Refused(Errno::EPERM, "not offered");
+    kexec_file_load: Refused(Errno::EPERM, "not offered");
+    reboot: Refused(Errno::EPERM, "the runtime stops containers");
+    swapon: Refused(Errno::EPERM, "no swap");
+    swapoff: Refused(Errno::EPERM, "no swap");
+    iopl: Refused(Errno::EPERM, "no ports");
+    ioperm: Refused(Errno::EPERM, "no ports");
+    modify_ldt: Refused(Errno::ENOSYS, "64-bit only");
+    set_thread_area: Refused(Errno::ENOSYS, "64-bit only");
+    get_thread_area: Refused(Errno::ENOSYS, "64-bit only");
+    vhangup: Refused(Errno::EPERM, "not offered");
+    quotactl: Refused(Errno::ENOSYS, "no quotas");
+    quotactl_fd: Refused(Errno::ENOSYS, "no quotas");
+    lookup_dcookie: Refused(Errno::ENOSYS, "obsolete");
+    nfsservctl: Refused(Errno::ENOSYS, "obsolete");
+    landlock_create_ruleset: Refused(Errno::ENOSYS, "not offered");
+    landlock_add_rule: Refused(Errno::ENOSYS, "not offered");
+    landlock_restrict_self: Refused(Errno::ENOSYS, "not offered");
 }

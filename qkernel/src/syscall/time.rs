@@ -380,8 +380,8 @@ fn sys_adjtimex(_ctx: &mut Ctx<'_>, addr: u64) -> SysResult {
 rows! {
     clock_gettime: Full, sys_clock_gettime;
     clock_getres: Full, sys_clock_getres;
-    clock_settime: Refused(Errno::EPERM, "the clock is the host's"), |_, _| Err(Errno::EPERM);
-    settimeofday: Refused(Errno::EPERM, "the clock is the host's"), |_, _| Err(Errno::EPERM);
+    clock_settime: Refused(Errno::EPERM, "the clock is the host's");
+    settimeofday: Refused(Errno::EPERM, "the clock is the host's");
     clock_adjtime: Partial("reads only"), |c, a| sys_adjtimex(c, a.u64(1));
     adjtimex: Partial("reads only"), |c, a| sys_adjtimex(c, a.u64(0));
     gettimeofday: Full, sys_gettimeofday;

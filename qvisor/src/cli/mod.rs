@@ -14,6 +14,7 @@ mod ps;
 mod spec;
 mod start;
 mod state;
+mod syscalls;
 mod update;
 
 use crate::error::{Context, OsError};
@@ -160,6 +161,8 @@ enum Command {
     Do(do_::Args),
     /// Print what this runtime can do as JSON
     Features,
+    /// List the system calls and how far the guest kernel answers each
+    Syscalls(syscalls::Args),
     #[command(hide = true)]
     Sandbox { order: i32 },
     #[command(hide = true)]
@@ -234,6 +237,7 @@ fn dispatch(global: &Global, command: Command) -> Result<i32, Error> {
         Command::Check => check::main(global),
         Command::Do(args) => do_::main(global, args),
         Command::Features => features::main(),
+        Command::Syscalls(args) => syscalls::main(&args),
         Command::Sandbox { .. } | Command::ExecProxy { .. } => Err(Error::Usage("internal command")),
     }
 }
