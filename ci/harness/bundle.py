@@ -106,10 +106,16 @@ def busybox(binary="/bin/busybox", name="busybox-root"):
 DEBIAN_PACKAGES = ["python3", "perl", "gcc", "libc6-dev", "make", "git", "procps", "bzip2", "xz-utils", "ca-certificates"]
 
 
-def debian():
-    """Makes a Debian root file system with development tools with mmdebstrap; returns its path. Takes a minute, once."""
-    key = hashlib.sha256(" ".join(DEBIAN_PACKAGES).encode()).hexdigest()[:12]
-    root = os.path.join(CACHE, "rootfs", f"debian-{key}")
+SERVER_PACKAGES = ["python3", "procps", "redis-server", "nginx-light", "postgresql-15", "sqlite3", "apache2-utils", "iproute2", "net-tools", "iputils-ping",
+                   "lsof", "curl", "xz-utils", "zstd", "sysstat"]
+
+
+def debian(packages=None, name="debian"):
+    """Makes a Debian root file system, with development tools unless told otherwise, with mmdebstrap; returns its path. Takes a
+    minute, once."""
+    packages = packages or DEBIAN_PACKAGES
+    key = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
+    root = os.path.join(CACHE, "rootfs", f"{name}-{key}")
     if os.path.exists(root):
         return root
     apt.need("mmdebstrap")
@@ -118,7 +124,7 @@ def debian():
     os.makedirs(os.path.dirname(root), exist_ok=True)
     # The machine's own apt sources, so that a configured mirror or proxy is used.
     done = subprocess.run(
-        ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--include=" + ",".join(DEBIAN_PACKAGES),
+        ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--include=" + ",".join(packages),
          "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
          "--dpkgopt=path-exclude=/usr/share/locale/*", "bookworm", new, apt.mirror()],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -129,6 +135,11 @@ def debian():
     os.makedirs(os.path.join(new, "dev"))
     os.rename(new, root)
     return root
+
+
+def servers():
+    """Makes a Debian root file system with servers and the tools that look at a system; returns its path."""
+    return debian(SERVER_PACKAGES, "servers")
 
 
 TOOL_PACKAGES = ["bash", "dash", "coreutils", "findutils", "grep", "tar", "gzip", "sed", "mawk", "dpkg", "perl-base", "diffutils",

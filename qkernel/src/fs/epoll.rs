@@ -53,6 +53,7 @@ pub(super) struct Want {
 pub struct Item {
     me: Weak<Item>,
     epoll: Weak<Epoll>,
+    ready: Arc<Ready>,
     file: Weak<File>,
     key: Key,
     want: SpinLock<Want>,
@@ -65,13 +66,40 @@ pub struct Item {
     told: AtomicU32,
 }
 
+/// Items that may have events, and who waits for them. Items own it besides their instance: a notification, which runs under
+/// the lock of the watched object's queue, must not be the one that drops the instance, for that takes the same lock.
+struct Ready {
+    /// `None` once the instance is gone.
+    items: SpinLock<Option<VecDeque<Arc<Item>>>>,
+    queue: WaitQueue,
+}
+
+impl Ready {
+    fn push(&self, item: Arc<Item>) {
+        if let Some(items) = self.items.lock().as_mut() {
+            items.push_back(item);
+        }
+    }
+    fn pop(&self) -> Option<Arc<Item>> {
+        self.items.lock().as_mut()?.pop_front()
+    }
+    fn snapshot(&self) -> Vec<Arc<Item>> {
+        self.items
+            .lock()
+            .as_ref()
+            .map_or_else(Vec::new, |i| i.iter().cloned().collect())
+    }
+    fn len(&self) -> usize {
+        self.items.lock().as_ref().map_or(0, VecDeque::len)
+    }
+}
+
 /// An epoll instance.
 pub struct Epoll {
     me: Weak<Epoll>,
-    /// Lock order: before [`Epoll::ready`].
+    /// Lock order: before [`Ready::items`].
     items: SpinLock<HashMap<Key, Arc<Item>>>,
-    ready: SpinLock<VecDeque<Arc<Item>>>,
-    queue: WaitQueue,
+    ready: Arc<Ready>,
     host: HostSide,
     /// The open file of this instance.
     own: Once<Weak<File>>,
@@ -111,10 +139,8 @@ impl Item {
     /// The app used the object in a way that ends the readiness told: later readiness is a new edge.
     pub fn rearm(&self, events: Events) {
         let before = self.told.fetch_and(!events.bits(), Ordering::AcqRel);
-        if Events::from_bits_truncate(before).intersects(events)
-            && let Some(e) = self.epoll.upgrade()
-        {
-            e.queue.wake_all();
+        if Events::from_bits_truncate(before).intersects(events) {
+            self.ready.queue.wake_all();
         }
     }
     /// Disables a one-shot item that was reported.
@@ -152,9 +178,9 @@ impl Item {
         if self.queued.swap(true, Ordering::SeqCst) {
             return;
         }
-        if let (Some(e), Some(me)) = (self.epoll.upgrade(), self.me.upgrade()) {
-            e.ready.lock().push_back(me);
-            e.queue.wake(Events::IN | Events::RDNORM);
+        if let Some(me) = self.me.upgrade() {
+            self.ready.push(me);
+            self.ready.queue.wake(Events::IN | Events::RDNORM);
         }
     }
 }
@@ -173,8 +199,10 @@ impl Epoll {
         let e = Arc::new_cyclic(|me| Self {
             me: me.clone(),
             items: SpinLock::default(),
-            ready: SpinLock::default(),
-            queue: WaitQueue::new(),
+            ready: Arc::new(Ready {
+                items: SpinLock::new(Some(VecDeque::new())),
+                queue: WaitQueue::new(),
+            }),
             host: HostSide::default(),
             own: Once::new(),
             ino: anon::next_ino(),
@@ -212,6 +240,7 @@ impl Epoll {
         let item = Arc::new_cyclic(|me| Item {
             me: me.clone(),
             epoll: self.me.clone(),
+            ready: self.ready.clone(),
             file: Arc::downgrade(file),
             key,
             want: SpinLock::new(Want { events, data }),
@@ -256,12 +285,12 @@ impl Epoll {
             for outer in self.watchers() {
                 if let Some(e) = outer.epoll.upgrade() {
                     e.host.add(&outer, mine, true)?;
-                    e.queue.wake_all();
+                    e.ready.queue.wake_all();
                 }
             }
         }
         // Those who wait already must wait for the host too.
-        self.queue.wake_all();
+        self.ready.queue.wake_all();
         Ok(())
     }
 
@@ -348,11 +377,11 @@ impl Epoll {
 
     /// Takes up to `max` events of kernel objects.
     fn collect(&self, max: usize, out: &mut Vec<(Events, u64)>) {
-        let mut left = self.ready.lock().len();
+        let mut left = self.ready.len();
         let mut again = Vec::new();
         while left > 0 && out.len() < max {
             left -= 1;
-            let Some(item) = self.ready.lock().pop_front() else {
+            let Some(item) = self.ready.pop() else {
                 break;
             };
             // Cleared before the look, so that a change after it queues the item again.
@@ -370,16 +399,13 @@ impl Epoll {
             }
         }
         let more = left > 0 || !again.is_empty();
-        if !again.is_empty() {
-            let mut ready = self.ready.lock();
-            for item in again {
-                if !item.queued.swap(true, Ordering::SeqCst) {
-                    ready.push_back(item);
-                }
+        for item in again {
+            if !item.queued.swap(true, Ordering::SeqCst) {
+                self.ready.push(item);
             }
         }
-        if more && !self.queue.is_empty() {
-            self.queue.wake(Events::IN | Events::RDNORM);
+        if more && !self.ready.queue.is_empty() {
+            self.ready.queue.wake(Events::IN | Events::RDNORM);
         }
     }
 
@@ -402,7 +428,7 @@ impl Epoll {
                 return Err(WaitError::TimedOut);
             }
             if registered.is_none() {
-                registered = Some(Registered::new(&[&self.queue], Events::IN));
+                registered = Some(Registered::new(&[&self.ready.queue], Events::IN));
                 continue;
             }
             if task::interrupted() {
@@ -424,7 +450,7 @@ impl Epoll {
 
     /// Whether an event could be taken now. Items that turn out not to be ready leave the list.
     fn has_events(&self) -> bool {
-        let items: Vec<Arc<Item>> = self.ready.lock().iter().cloned().collect();
+        let items = self.ready.snapshot();
         let ready = items.iter().any(|i| {
             i.file()
                 .is_some_and(|f| !Item::match_events(i.want(), f.ops().poll(&f)).is_empty())
@@ -456,8 +482,8 @@ impl FileOps for Epoll {
 
     fn poll_source(&self) -> PollSource<'_> {
         match self.host.handle() {
-            Some(h) => PollSource::Both(&self.queue, h),
-            None => PollSource::Queue(&self.queue),
+            Some(h) => PollSource::Both(&self.ready.queue, h),
+            None => PollSource::Queue(&self.ready.queue),
         }
     }
 
@@ -486,6 +512,8 @@ impl FileOps for Epoll {
 
 impl Drop for Epoll {
     fn drop(&mut self) {
+        let queued = self.ready.items.lock().take();
+        drop(queued);
         for item in core::mem::take(self.items.get_mut()).into_values() {
             if let Some(file) = item.file() {
                 item.detach(&file);

@@ -160,3 +160,20 @@ fn more_ready_than_asked_for_are_all_told_in_turn() {
     }
     assert_eq!(seen.len(), 10);
 }
+
+#[test]
+fn an_instance_may_end_while_its_objects_tell() {
+    let f = eventfd(0, false, O_NONBLOCK);
+    let g = f.clone();
+    let teller = std::thread::spawn(move || {
+        for _ in 0..20_000 {
+            add_to(&g, 1);
+            drain(&g);
+        }
+    });
+    while !teller.is_finished() {
+        let e = Epoll::create();
+        ep(&e).add(3, &f, Events::IN, 1).unwrap();
+    }
+    teller.join().unwrap();
+}
