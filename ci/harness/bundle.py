@@ -110,14 +110,16 @@ SERVER_PACKAGES = ["python3", "procps", "redis-server", "nginx-light", "postgres
                    "lsof", "curl", "xz-utils", "zstd", "sysstat"]
 
 
-def debian(packages=None, name="debian"):
+def debian(packages=None, name="debian", make=True):
     """Makes a Debian root file system, with development tools unless told otherwise, with mmdebstrap; returns its path. Takes a
-    minute, once."""
+    minute, once; without `make`, None when it was not made yet."""
     packages = packages or DEBIAN_PACKAGES
     key = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
     root = os.path.join(CACHE, "rootfs", f"{name}-{key}")
     if os.path.exists(root):
         return root
+    if not make:
+        return None
     apt.need("mmdebstrap")
     new = root + ".new"
     shutil.rmtree(new, ignore_errors=True)
