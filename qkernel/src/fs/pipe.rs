@@ -26,13 +26,22 @@ pub const DEFAULT_SIZE: usize = 65536;
 /// Largest size without CAP_SYS_RESOURCE, bytes (`/proc/sys/fs/pipe-max-size`).
 pub const MAX_SIZE: usize = 1 << 20;
 
+/// Who has a pipe open.
+#[derive(Clone, Copy, Default)]
+pub struct Counts {
+    /// Read ends.
+    pub readers: u32,
+    /// Write ends.
+    pub writers: u32,
+    /// Openings of read ends so far, so that a FIFO's open sees a partner that came and went.
+    pub reader_opens: u64,
+    /// The same of write ends.
+    pub writer_opens: u64,
+}
+
 struct State {
     buffer: Buffer,
-    readers: u32,
-    writers: u32,
-    /// Openings so far, so that a FIFO's open sees a partner that came and went.
-    reader_opens: u64,
-    writer_opens: u64,
+    counts: Counts,
 }
 
 /// What both ends share.
@@ -49,10 +58,7 @@ impl Pipe {
         Arc::new(Self {
             state: SpinLock::new(State {
                 buffer: Buffer::new(DEFAULT_SIZE),
-                readers: 0,
-                writers: 0,
-                reader_opens: 0,
-                writer_opens: 0,
+                counts: Counts::default(),
             }),
             queue: WaitQueue::new(),
             ino: anon::next_ino(),
@@ -61,24 +67,31 @@ impl Pipe {
 
     /// Opens an end; `access` is O_RDONLY, O_WRONLY or O_RDWR.
     pub fn open_end(self: &Arc<Self>, access: u32) -> Arc<PipeEnd> {
+        self.open_end_counted(access).0
+    }
+
+    /// As [`Pipe::open_end`], and who has the pipe open at that moment.
+    pub(super) fn open_end_counted(self: &Arc<Self>, access: u32) -> (Arc<PipeEnd>, Counts) {
         let (reads, writes) = (access != O_WRONLY, access != O_RDONLY);
-        {
-            let mut s = self.state.lock();
+        let counts = {
+            let c = &mut self.state.lock().counts;
             if reads {
-                s.readers += 1;
-                s.reader_opens += 1;
+                c.readers += 1;
+                c.reader_opens += 1;
             }
             if writes {
-                s.writers += 1;
-                s.writer_opens += 1;
+                c.writers += 1;
+                c.writer_opens += 1;
             }
-        }
+            *c
+        };
         self.queue.wake_all();
-        Arc::new(PipeEnd {
+        let end = Arc::new(PipeEnd {
             pipe: self.clone(),
             reads,
             writes,
-        })
+        });
+        (end, counts)
     }
 
     /// The wait queue, for a FIFO's open.
@@ -86,10 +99,9 @@ impl Pipe {
         &self.queue
     }
 
-    /// Readers and writers now, and openings of each so far.
-    pub(super) fn counts(&self) -> ((u32, u64), (u32, u64)) {
-        let s = self.state.lock();
-        ((s.readers, s.reader_opens), (s.writers, s.writer_opens))
+    /// Who has the pipe open.
+    pub(super) fn counts(&self) -> Counts {
+        self.state.lock().counts
     }
 
     /// Takes up to `want` bytes; `None` = nothing there but writers, an empty vector = the end.
@@ -97,7 +109,7 @@ impl Pipe {
         let taken = {
             let mut s = self.state.lock();
             if s.buffer.is_empty() {
-                return (s.writers == 0).then(Vec::new);
+                return (s.counts.writers == 0).then(Vec::new);
             }
             s.buffer.take(want)
         };
@@ -115,7 +127,7 @@ impl Pipe {
     pub(crate) fn try_peek(&self, want: usize) -> Option<Vec<Chunk>> {
         let s = self.state.lock();
         if s.buffer.is_empty() {
-            return (s.writers == 0).then(Vec::new);
+            return (s.counts.writers == 0).then(Vec::new);
         }
         Some(s.buffer.peek(want))
     }
@@ -127,7 +139,7 @@ impl Pipe {
     pub(super) fn try_put(&self, chunk: &mut Chunk) -> Option<Result<(), Errno>> {
         {
             let mut s = self.state.lock();
-            if s.readers == 0 {
+            if s.counts.readers == 0 {
                 return Some(Err(Errno::EPIPE));
             }
             let room = s.buffer.room();
@@ -149,7 +161,7 @@ impl Pipe {
 
     /// Whether somebody could read what is written.
     pub(crate) fn has_readers(&self) -> bool {
-        self.state.lock().readers > 0
+        self.state.lock().counts.readers > 0
     }
 
     /// Adds chunks whether there is room or not: the caller looked, and their bytes have nowhere else to go.
@@ -210,8 +222,8 @@ impl Drop for PipeEnd {
     fn drop(&mut self) {
         {
             let mut s = self.pipe.state.lock();
-            s.readers -= u32::from(self.reads);
-            s.writers -= u32::from(self.writes);
+            s.counts.readers -= u32::from(self.reads);
+            s.counts.writers -= u32::from(self.writes);
         }
         self.pipe.queue.wake_all();
     }
@@ -327,7 +339,7 @@ impl FileOps for PipeEnd {
                 e |= Events::IN | Events::RDNORM;
             }
             // A FIFO that never had a writer does not hang up.
-            if s.writers == 0 && s.writer_opens > 0 {
+            if s.counts.writers == 0 && s.counts.writer_opens > 0 {
                 e |= Events::HUP;
             }
         }
@@ -335,7 +347,7 @@ impl FileOps for PipeEnd {
             if s.buffer.room() >= PIPE_BUF {
                 e |= Events::OUT | Events::WRNORM;
             }
-            if s.readers == 0 {
+            if s.counts.readers == 0 {
                 e |= Events::ERR;
             }
         }
@@ -502,5 +514,16 @@ mod tests {
         let w = open_fifo(key, O_WRONLY).unwrap();
         assert!(t.join().unwrap());
         drop(w);
+    }
+
+    #[test]
+    fn a_fifo_s_partner_may_come_first_and_leave_at_once() {
+        use crate::fs::pipe_fifo::open_fifo;
+        for n in 0..2000 {
+            let key = (78, n);
+            let t = std::thread::spawn(move || open_fifo(key, O_WRONLY).is_ok());
+            assert!(open_fifo(key, O_RDONLY).is_ok());
+            assert!(t.join().unwrap());
+        }
     }
 }

@@ -31,23 +31,22 @@ pub fn open_fifo(key: (u64, u64), flags: u32) -> Result<Arc<dyn FileOps>, Errno>
     let pipe = find(key);
     let mode = access(flags);
     let nonblock = flags & O_NONBLOCK != 0;
-    if mode == O_WRONLY && nonblock && pipe.counts().0.0 == 0 {
+    if mode == O_WRONLY && nonblock && pipe.counts().readers == 0 {
         return Err(Errno::ENXIO);
     }
-    let ((_, readers_before), (_, writers_before)) = pipe.counts();
-    let end = pipe.open_end(mode);
+    // What is there is counted with the opening in one step: a partner that came before may leave again at once.
+    let (end, there) = pipe.open_end_counted(mode);
+    let arrived = || {
+        let now = pipe.counts();
+        match mode {
+            O_RDONLY => there.writers > 0 || now.writer_opens != there.writer_opens,
+            O_WRONLY => there.readers > 0 || now.reader_opens != there.reader_opens,
+            _ => true,
+        }
+        .then_some(())
+    };
     if !nonblock {
-        // A partner that is there, or that came since, even if it left again.
-        let partner = || {
-            let ((readers, reader_opens), (writers, writer_opens)) = pipe.counts();
-            match mode {
-                O_RDONLY => writers > 0 || writer_opens != writers_before,
-                O_WRONLY => readers > 0 || reader_opens != readers_before,
-                _ => true,
-            }
-            .then_some(())
-        };
-        wait_until(pipe.queue(), Events::all(), None, partner).map_err(|e| e.restart_or(Errno::EAGAIN))?;
+        wait_until(pipe.queue(), Events::all(), None, arrived).map_err(|e| e.restart_or(Errno::EAGAIN))?;
     }
     Ok(end)
 }
