@@ -33,6 +33,8 @@ pub(super) struct Header {
     pub frame: *mut HostFrame,
     /// FS and GS base of the app, where they cannot be read by instruction.
     pub bases: (u64, u64),
+    /// Whether spinning before sleeping has paid off lately; negative: for how many sleeps it was not tried.
+    pub luck: i8,
     /// Whether the thread is the first of a new host process.
     pub new_process: bool,
     /// Whether the slot is a temporary one whose thread waits for another stack (exec).
@@ -105,6 +107,7 @@ pub(super) fn reset(base: u64) {
         entry: None,
         frame: core::ptr::null_mut(),
         bases: (0, 0),
+        luck: 0,
         new_process: false,
         waits: false,
         hand_over: HandOver {

@@ -3,7 +3,7 @@
 use super::sys;
 use super::{Process, futex, stack, zygote};
 use crate::aspace::{AddressSpace, SpaceInner};
-use crate::contract::Threads;
+use crate::contract::{Clock, Threads};
 use crate::native::hosted;
 use crate::thread::{NewSpace, Thread, ThreadRef};
 use crate::uapi::general as g;
@@ -25,8 +25,13 @@ const EMPTY: u32 = 0;
 const TOKEN: u32 = 1;
 const PARKED: u32 = 2;
 
-/// Rounds of spinning before a thread sleeps: well below the price of a wake-up across processors.
-const SPINS: u32 = 64;
+/// How long a thread looks for its token before it sleeps, ns: about what sleeping and being woken cost.
+const SPIN_NS: u64 = 5000;
+/// Looks between two looks at the clock.
+const SPIN_ROUNDS: u32 = 8;
+/// Bounds of [`stack::Header::luck`].
+const MAX_LUCK: i8 = 4;
+const MIN_LUCK: i8 = -16;
 
 /// Power-off code plus one, once somebody asked.
 pub(super) static OFF: AtomicU32 = AtomicU32::new(0);
@@ -148,12 +153,7 @@ impl Threads for Process {
         let Some(word) = me else { return };
         // SAFETY: as above.
         let word = unsafe { &*word };
-        for _ in 0..SPINS {
-            if word.load(Ordering::Relaxed) == TOKEN {
-                break;
-            }
-            core::hint::spin_loop();
-        }
+        spin(word, deadline_ns);
         if word
             .compare_exchange(EMPTY, PARKED, Ordering::SeqCst, Ordering::SeqCst)
             .is_ok()
@@ -201,6 +201,35 @@ impl Threads for Process {
     fn power_off(code: i32, reason: &str) -> ! {
         zygote::power_off(code, reason)
     }
+}
+
+/// Looks for the token for a short while, where that has paid off lately: when who will leave it runs on another processor
+/// at this moment. On one processor, or a busy machine, it only keeps that thread from running.
+fn spin(word: &AtomicU32, deadline_ns: Option<u64>) {
+    let there = || word.load(Ordering::Relaxed) == TOKEN;
+    if there() {
+        return;
+    }
+    let luck = stack::with(|h| h.luck);
+    if luck < 0 {
+        // Tries again after a while.
+        stack::with(|h| h.luck = if luck == MIN_LUCK { 0 } else { luck - 1 });
+        return;
+    }
+    let end = Process::monotonic_ns().saturating_add(SPIN_NS);
+    let end = deadline_ns.map_or(end, |d| d.min(end));
+    let paid = loop {
+        for _ in 0..SPIN_ROUNDS {
+            core::hint::spin_loop();
+        }
+        if there() {
+            break true;
+        }
+        if Process::monotonic_ns() >= end {
+            break false;
+        }
+    };
+    stack::with(|h| h.luck = if paid { (luck + 1).min(MAX_LUCK) } else { luck - 1 });
 }
 
 /// Drops what a header holds: the thread, and its share of the address space.

@@ -9,7 +9,7 @@ use crate::fs::epoll_host::HostSide;
 use crate::fs::file::{File, FileOps, PollSource};
 use crate::fs::inode::Stat;
 use crate::fs::poll::ALWAYS;
-use crate::sched::wait::{Events, Notify, Registered, SleepLock, WaitError, WaitQueue, WaitToken};
+use crate::sched::wait::{Events, Notify, Registered, SleepLock, WaitError, WaitQueue, WaitToken, Wakes};
 use crate::task;
 use alloc::collections::VecDeque;
 use alloc::format;
@@ -174,21 +174,21 @@ impl Item {
             e.host.remove(self, h);
         }
     }
-    fn enqueue(&self) {
+    fn enqueue(&self, wakes: &mut Wakes) {
         if self.queued.swap(true, Ordering::SeqCst) {
             return;
         }
         if let Some(me) = self.me.upgrade() {
             self.ready.push(me);
-            self.ready.queue.wake(Events::IN | Events::RDNORM);
+            self.ready.queue.tell(Events::IN | Events::RDNORM, wakes);
         }
     }
 }
 
 impl Notify for Item {
-    fn notify(&self, events: Events) {
+    fn notify(&self, events: Events, wakes: &mut Wakes) {
         if !Self::match_events(self.want(), events).is_empty() {
-            self.enqueue();
+            self.enqueue(wakes);
         }
     }
 }
@@ -299,7 +299,7 @@ impl Epoll {
         if !matches!(file.ops().poll_source(), PollSource::Host(_))
             && !Item::match_events(item.want(), file.ops().poll(file)).is_empty()
         {
-            item.enqueue();
+            item.enqueue(&mut Wakes::default());
         }
     }
 
@@ -428,7 +428,7 @@ impl Epoll {
                 return Err(WaitError::TimedOut);
             }
             if registered.is_none() {
-                registered = Some(Registered::new(&[&self.ready.queue], Events::IN));
+                registered = Some(Registered::new(&self.ready.queue, Events::IN));
                 continue;
             }
             if task::interrupted() {

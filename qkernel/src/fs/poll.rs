@@ -1,7 +1,7 @@
 //! Waiting for readiness of several open files at once: kernel queues and host objects together.
 
 use crate::fs::file::{File, PollSource};
-use crate::sched::wait::{Events, ThreadWaiter, WaitError, WaitQueue, WaitToken};
+use crate::sched::wait::{Events, WaitError, WaitQueue, WaitToken};
 use crate::sched::wait::{park, wait_ready};
 use crate::task;
 use alloc::sync::Arc;
@@ -149,13 +149,12 @@ fn queue_of(file: &File) -> Option<&WaitQueue> {
 
 impl Watch {
     fn new(set: &[PollEntry]) -> Self {
-        let waiter = ThreadWaiter::current();
         let mut on = Vec::new();
         for e in set {
             if let Some(file) = &e.file
                 && let Some(q) = queue_of(file)
             {
-                on.push((file.clone(), q.add(waiter.clone(), e.events)));
+                on.push((file.clone(), q.add_current(e.events)));
             }
         }
         Self { on }

@@ -41,14 +41,50 @@ mod events {
 
 /// Something that wants to know of events: a waiting thread, an epoll item.
 pub trait Notify: Send + Sync {
-    /// Tells that `events` may hold now. Called with the queue's lock held: it must not touch the same queue, nor wait.
-    fn notify(&self, events: Events);
+    /// Tells that `events` may hold now; threads to wake go into `wakes`. Called with the queue's lock held: it must not
+    /// touch the same queue, nor wait.
+    fn notify(&self, events: Events, wakes: &mut Wakes);
+}
+
+/// Threads kept in [`Wakes`] without the heap.
+const FEW: usize = 4;
+
+/// Threads to wake once the locks are free: one that wakes, perhaps in the place of the waker, finds no lock held.
+#[derive(Default)]
+pub struct Wakes {
+    few: [Option<ThreadRef>; FEW],
+    many: Vec<ThreadRef>,
+}
+
+impl Wakes {
+    fn push(&mut self, t: ThreadRef) {
+        match self.few.iter_mut().find(|f| f.is_none()) {
+            Some(free) => *free = Some(t),
+            None => self.many.push(t),
+        }
+    }
+}
+
+impl Drop for Wakes {
+    fn drop(&mut self) {
+        for t in self.few.iter().flatten().chain(&self.many) {
+            t.unpark();
+        }
+    }
+}
+
+/// Who is told.
+enum Listener {
+    /// A thread, which is woken.
+    Thread(ThreadRef),
+    /// Something else.
+    Other(Arc<dyn Notify>),
 }
 
 struct Entry {
     token: u64,
     mask: Events,
-    notify: Arc<dyn Notify>,
+    listener: Listener,
 }
 
 /// A list of those who wait for a change of one object.
@@ -73,11 +109,18 @@ impl WaitQueue {
     }
     /// Registers interest in `mask` (ERR and HUP are always included).
     pub fn add(&self, notify: Arc<dyn Notify>, mask: Events) -> WaitToken {
+        self.enter(Listener::Other(notify), mask)
+    }
+    /// Registers the calling thread, which is then woken from [`park`].
+    pub fn add_current(&self, mask: Events) -> WaitToken {
+        self.enter(Listener::Thread(thread::current()), mask)
+    }
+    fn enter(&self, listener: Listener, mask: Events) -> WaitToken {
         let token = NEXT_TOKEN.fetch_add(1, Ordering::Relaxed);
         self.entries.lock().push(Entry {
             token,
             mask: mask | Events::ERR | Events::HUP,
-            notify,
+            listener,
         });
         WaitToken(token)
     }
@@ -95,9 +138,18 @@ impl WaitQueue {
     }
     /// Tells everyone whose mask meets `events`.
     pub fn wake(&self, events: Events) {
+        let mut wakes = Wakes::default();
+        self.tell(events, &mut wakes);
+    }
+    /// As [`WaitQueue::wake`], but leaves it to the owner of `wakes` to wake threads.
+    pub fn tell(&self, events: Events, wakes: &mut Wakes) {
         for e in self.entries.lock().iter() {
-            if e.mask.intersects(events) {
-                e.notify.notify(events);
+            if !e.mask.intersects(events) {
+                continue;
+            }
+            match &e.listener {
+                Listener::Thread(t) => wakes.push(t.clone()),
+                Listener::Other(n) => n.notify(events, wakes),
             }
         }
     }
@@ -108,22 +160,6 @@ impl WaitQueue {
     /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.entries.lock().is_empty()
-    }
-}
-
-/// A thread that waits: a notification unparks it.
-pub struct ThreadWaiter(ThreadRef);
-
-impl ThreadWaiter {
-    /// A waiter for the calling thread.
-    pub fn current() -> Arc<Self> {
-        Arc::new(Self(thread::current()))
-    }
-}
-
-impl Notify for ThreadWaiter {
-    fn notify(&self, _events: Events) {
-        self.0.unpark();
     }
 }
 
@@ -146,25 +182,23 @@ impl WaitError {
     }
 }
 
-/// Registrations that end when the wait does, also when it is left early.
+/// The calling thread's registration, which ends when the wait does, also when it is left early.
 pub struct Registered<'a> {
-    queues: Vec<(&'a WaitQueue, WaitToken)>,
+    queue: &'a WaitQueue,
+    token: WaitToken,
 }
 
 impl<'a> Registered<'a> {
-    /// Registers the calling thread in every queue.
-    pub fn new(queues: &[&'a WaitQueue], mask: Events) -> Self {
-        let waiter = ThreadWaiter::current();
-        let queues = queues.iter().map(|q| (*q, q.add(waiter.clone(), mask))).collect();
-        Self { queues }
+    /// Registers the calling thread.
+    pub fn new(queue: &'a WaitQueue, mask: Events) -> Self {
+        let token = queue.add_current(mask);
+        Self { queue, token }
     }
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        for (q, t) in &self.queues {
-            q.remove(*t);
-        }
+        self.queue.remove(self.token);
     }
 }
 
@@ -218,7 +252,7 @@ pub fn wait_until<T>(
     if let Some(v) = cond() {
         return Ok(v);
     }
-    let _registered = Registered::new(&[queue], mask);
+    let _registered = Registered::new(queue, mask);
     loop {
         if let Some(v) = cond() {
             return Ok(v);
@@ -241,7 +275,7 @@ pub fn wait_killable<T>(queue: &WaitQueue, mut cond: impl FnMut() -> Option<T>) 
     if let Some(v) = cond() {
         return Ok(v);
     }
-    let _registered = Registered::new(&[queue], Events::all());
+    let _registered = Registered::new(queue, Events::all());
     loop {
         if let Some(v) = cond() {
             return Ok(v);
@@ -282,7 +316,7 @@ impl<T> SleepLock<T> {
             (!core::mem::replace(&mut *held, true)).then_some(())
         };
         if take().is_none() {
-            let _registered = Registered::new(&[&self.queue], Events::all());
+            let _registered = Registered::new(&self.queue, Events::all());
             while take().is_none() {
                 thread::park(None);
             }
