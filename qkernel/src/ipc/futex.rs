@@ -8,7 +8,7 @@ use crate::sched::wait::WaitError;
 use crate::task::{self, Task};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use hal::sync::SpinLock;
 use hal::thread::{self, ThreadRef};
 use hal::user::{is_user_range, load_u32};
@@ -34,8 +34,10 @@ pub(super) struct Waiter {
     /// Bucket it is in; changes only under the locks of both buckets.
     bucket: AtomicUsize,
     bitset: u32,
-    /// Thread id of a waiter for a PI lock, else 0.
-    pub(super) pi_tid: u32,
+    /// Thread id of a waiter for a PI lock, else 0; changes only under the lock of its bucket.
+    pi_tid: AtomicU32,
+    /// FUTEX_WAIT_REQUEUE_PI: the PI lock it will be moved to, and its thread id.
+    moves_to: Option<(Key, u32)>,
     woken: AtomicBool,
 }
 
@@ -95,16 +97,31 @@ pub fn key(mm: &Arc<Mm>, addr: u64, private: bool) -> Result<Key, Errno> {
 
 impl Waiter {
     pub(super) fn enqueue(key: Key, bitset: u32, pi_tid: u32) -> Arc<Self> {
+        Self::enter(key, bitset, pi_tid, None)
+    }
+
+    pub(super) fn enter(key: Key, bitset: u32, pi_tid: u32, moves_to: Option<(Key, u32)>) -> Arc<Self> {
         let at = index(&key);
         let w = Arc::new(Self {
             thread: thread::current(),
             bucket: AtomicUsize::new(at),
             bitset,
-            pi_tid,
+            pi_tid: AtomicU32::new(pi_tid),
+            moves_to,
             woken: AtomicBool::new(false),
         });
         TABLE[at].lock().push((key, w.clone()));
         w
+    }
+
+    /// The thread id with which it waits for a PI lock; 0 when it does not.
+    pub(super) fn pi_tid(&self) -> u32 {
+        self.pi_tid.load(Ordering::Relaxed)
+    }
+
+    /// An ordinary waiter, which FUTEX_WAKE and FUTEX_REQUEUE deal with.
+    fn is_plain(&self) -> bool {
+        self.pi_tid() == 0 && self.moves_to.is_none()
     }
 
     /// Leaves the bucket; `false` when a waker took it out already.
@@ -184,13 +201,24 @@ pub fn wait(
     bitset: u32,
     deadline_ns: Option<u64>,
 ) -> Result<(), NotWoken> {
+    wait_as(addr, expected, deadline_ns, || Waiter::enqueue(key, bitset, 0)).map_err(|(e, _)| e)
+}
+
+/// Sleeps in the queue that `enter` enters while the word at `addr` is `expected`. With an error it tells whether the
+/// waiter had been moved to a PI lock.
+pub(super) fn wait_as(
+    addr: u64,
+    expected: u32,
+    deadline_ns: Option<u64>,
+    enter: impl FnOnce() -> Arc<Waiter>,
+) -> Result<(), (NotWoken, bool)> {
     let check = || match load_u32(addr) {
         Ok(v) if v == expected => Ok(()),
-        Ok(_) => Err(NotWoken::Error(Errno::EAGAIN)),
-        Err(e) => Err(NotWoken::Error(e)),
+        Ok(_) => Err((NotWoken::Error(Errno::EAGAIN), false)),
+        Err(e) => Err((NotWoken::Error(e), false)),
     };
     check()?;
-    let w = Waiter::enqueue(key, bitset, 0);
+    let w = enter();
     if let Err(e) = check() {
         if w.dequeue() {
             return Err(e);
@@ -199,7 +227,8 @@ pub fn wait(
         w.await_release();
         return Ok(());
     }
-    w.sleep(deadline_ns).map_err(NotWoken::Wait)
+    w.sleep(deadline_ns)
+        .map_err(|e| (NotWoken::Wait(e), w.pi_tid() != 0))
 }
 
 /// FUTEX_WAKE_BITSET: wakes up to `n` waiters whose bit sets meet `bitset`; returns how many.
@@ -215,7 +244,7 @@ pub fn wake_key(key: &Key, n: usize, bitset: u32) -> usize {
             let mut i = 0;
             while i < waiters.len() && taken < batch.len() && count + taken < n {
                 let (k, w) = &waiters[i];
-                if k == key && w.bitset & bitset != 0 && w.pi_tid == 0 {
+                if k == key && w.bitset & bitset != 0 && w.is_plain() {
                     batch[taken] = Some(waiters.remove(i).1);
                     taken += 1;
                 } else {
@@ -250,14 +279,14 @@ pub fn wake(mm: &Arc<Mm>, addr: u64, n: usize) -> usize {
     }
 }
 
-/// Moves up to `n` waiters of `from` to `to`; returns how many.
-fn move_waiters(from: &Key, to: &Key, n: usize) -> usize {
+/// Moves up to `n` waiters of `from` that `which` takes to `to`; returns how many. `which` runs under the locks.
+pub(super) fn move_waiters(from: &Key, to: &Key, n: usize, which: impl Fn(&Waiter) -> bool) -> usize {
     let (a, b) = (index(from), index(to));
     let mut moved = 0;
     let take = |v: &mut Vec<(Key, Arc<Waiter>)>, start: usize| {
         v[start..]
             .iter()
-            .position(|(k, w)| k == from && w.pi_tid == 0)
+            .position(|(k, w)| k == from && which(w))
             .map(|i| start + i)
     };
     if a == b {
@@ -290,13 +319,31 @@ fn move_waiters(from: &Key, to: &Key, n: usize) -> usize {
     moved
 }
 
+/// FUTEX_CMP_REQUEUE_PI's move: up to `n` waiters of `from` become waiters for the PI lock `to`; returns how many.
+///
+/// # Errors
+/// EINVAL when a waiter came by another call than FUTEX_WAIT_REQUEUE_PI with this lock.
+pub(super) fn move_to_lock(from: &Key, to: &Key, n: usize) -> Result<usize, Errno> {
+    let fits = |w: &Waiter| w.moves_to.is_some_and(|(lock, _)| lock == *to);
+    if bucket(from).lock().iter().any(|(k, w)| k == from && !fits(w)) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(move_waiters(from, to, n, |w| match w.moves_to {
+        Some((lock, tid)) if lock == *to => {
+            w.pi_tid.store(tid, Ordering::Relaxed);
+            true
+        }
+        _ => false,
+    }))
+}
+
 /// FUTEX_REQUEUE: wakes up to `wake` waiters of `from` and moves up to `requeue` others to `to`; returns (woken, moved).
 pub fn requeue(from: &Key, to: &Key, wake: usize, requeue: usize) -> (usize, usize) {
     let woken = wake_key(from, wake, MATCH_ANY);
     if from == to {
         return (woken, 0);
     }
-    (woken, move_waiters(from, to, requeue))
+    (woken, move_waiters(from, to, requeue, Waiter::is_plain))
 }
 
 /// FUTEX_WAITV: sleeps until one of several words is woken; returns its index.

@@ -294,6 +294,12 @@ impl FileOps for QueueFile {
     fn as_any(&self) -> &dyn Any {
         self
     }
+    fn descriptor_closed(&self, _file: &File) {
+        // A close by any descriptor ends the process's registration.
+        if let Some(task) = crate::task::current() {
+            let _ = self.0.notify(&task.process, None);
+        }
+    }
     fn stat(&self, _file: &File) -> Result<Stat, Errno> {
         let mut s = anon::stat(Some(FileType::Regular), anon::ANON_DEV, self.0.ino);
         s.mode = FileType::Regular.mode_bits() | self.0.mode;

@@ -5,10 +5,13 @@ pub mod remote;
 pub mod vdso;
 pub mod vma;
 
+use crate::fs::file::File;
 use crate::sched::wait::SleepLock;
 use crate::task::creds::Creds;
+use crate::task::table;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicBool;
 use hal::aspace::AddressSpace;
 use hal::sync::SpinLock;
 
@@ -24,6 +27,8 @@ pub struct Mm {
     pub layout: SpinLock<Layout>,
     /// Who the program runs as, for `/proc` and ptrace checks.
     pub owner: SpinLock<Arc<Creds>>,
+    /// mlockall(MCL_FUTURE): new areas are locked.
+    pub lock_future: AtomicBool,
     /// Resident pages when last counted, and when, monotonic ns.
     pub resident: SpinLock<(u64, u64)>,
 }
@@ -50,4 +55,28 @@ pub struct Layout {
     pub env: Vec<u8>,
     /// Top-down mmap starts below this.
     pub mmap_base: u64,
+}
+
+/// F_SEAL_WRITE or F_SEAL_FUTURE_WRITE: no new shared mapping may be written to.
+const SEALED: u32 = 8 | 16;
+
+/// Whether a file's seals forbid shared mappings that can be written to.
+pub fn is_sealed(file: &File) -> bool {
+    file.ops().seals().is_some_and(|s| s & SEALED != 0)
+}
+
+/// Whether a shared mapping through which a memory file can be written exists anywhere.
+pub fn is_written_through(file: &File) -> bool {
+    let Some(inode) = file.ops().inode() else {
+        return false;
+    };
+    let through = |v: &Vma| {
+        let mapped = v.file.as_ref().filter(|(f, _)| v.shared && f.writable());
+        mapped.is_some_and(|(f, _)| f.ops().inode().is_some_and(|i| i.id() == inode.id()))
+    };
+    let spaces = table::processes().into_iter().filter_map(|p| {
+        let task = p.tasks.lock().first().cloned();
+        task?.mm()
+    });
+    spaces.into_iter().any(|mm| mm.vmas.lock().iter().any(through))
 }

@@ -6,6 +6,7 @@ use crate::fs::file::{File, MapBacking};
 use crate::sched::wait::SleepLock;
 use crate::task::creds::Creds;
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering};
 use hal::aspace::{AddressSpace, Advice, Prot, reserved, user_range};
 use hal::host::{self, HostFile};
 use hal::sync::SpinLock;
@@ -109,6 +110,7 @@ impl Mm {
             layout: SpinLock::new(Layout::default()),
             owner: SpinLock::new(owner),
             resident: SpinLock::default(),
+            lock_future: AtomicBool::new(false),
         })
     }
 
@@ -118,12 +120,15 @@ impl Mm {
         for r in gone {
             vmas.remove(r);
         }
+        // Locks are not inherited.
+        vmas.update(user_range(), |v| v.locked = false);
         Arc::new(Self {
             space,
             vmas: SleepLock::new(vmas),
             layout: SpinLock::new(self.layout.lock().clone()),
             owner: SpinLock::new(self.owner.lock().clone()),
             resident: SpinLock::new(*self.resident.lock()),
+            lock_future: AtomicBool::new(false),
         })
     }
 
@@ -258,7 +263,12 @@ impl Mm {
             return Err(Errno::ENOMEM);
         }
         let writes = prot.contains(Prot::WRITE);
-        let read_only = |v: &Vma| v.shared && v.file.as_ref().is_some_and(|(f, _)| !f.writable());
+        let read_only = |v: &Vma| {
+            v.shared
+                && v.file
+                    .as_ref()
+                    .is_some_and(|(f, _)| !f.writable() || super::is_sealed(f))
+        };
         if writes && vmas.overlapping(range).any(read_only) {
             return Err(Errno::EACCES);
         }
@@ -401,7 +411,7 @@ impl Mm {
                 prot: Prot::READ | Prot::WRITE,
                 label: Label::Heap,
                 grows_down: false,
-                locked: false,
+                locked: self.lock_future.load(Ordering::Relaxed),
                 limit,
             };
             if self.map(&req, Backing::Anonymous).is_err() {

@@ -99,6 +99,10 @@ fn sys_fcntl(c: &mut Ctx<'_>, fd: Fd, cmd: u32, arg: u64) -> SysResult {
             if f.ops().seals().is_some() && !f.writable() {
                 return Err(Errno::EPERM);
             }
+            const F_SEAL_WRITE: u64 = 8;
+            if f.ops().seals().is_some() && arg & F_SEAL_WRITE != 0 && crate::mm::is_written_through(&f) {
+                return Err(Errno::EBUSY);
+            }
             f.ops().add_seals(arg as u32)?;
             Ok(0)
         }

@@ -18,7 +18,7 @@ use hal::user::{UserPtr, cmpxchg_u32, load_u32};
 use qlib::Errno;
 
 rows! {
-    futex: Partial("no FUTEX_WAIT_REQUEUE_PI, FUTEX_CMP_REQUEUE_PI, FUTEX_FD; PI locks without priorities"), |c, a| sys_futex(c, a);
+    futex: Partial("no FUTEX_FD; PI locks without priorities"), |c, a| sys_futex(c, a);
     futex_waitv: Full, |c, a| sys_futex_waitv(c, a);
     futex_wake: Refused(Errno::ENOSYS, "libc falls back to futex");
     futex_wait: Refused(Errno::ENOSYS, "libc falls back to futex");
@@ -56,7 +56,12 @@ fn sys_futex(c: &mut Ctx<'_>, a: Args) -> SysResult {
     let private = op & FUTEX_PRIVATE_FLAG != 0;
     let realtime = op & FUTEX_CLOCK_REALTIME != 0;
     let cmd = op & !(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);
-    if realtime && !matches!(cmd, FUTEX_WAIT | FUTEX_WAIT_BITSET | FUTEX_LOCK_PI2) {
+    if realtime
+        && !matches!(
+            cmd,
+            FUTEX_WAIT | FUTEX_WAIT_BITSET | FUTEX_WAIT_REQUEUE_PI | FUTEX_LOCK_PI2
+        )
+    {
         return Err(Errno::ENOSYS);
     }
     let mm = mm(c)?;
@@ -110,6 +115,22 @@ fn sys_futex(c: &mut Ctx<'_>, a: Args) -> SysResult {
         FUTEX_LOCK_PI2 => {
             let d = deadline(a.u64(3), false, realtime)?;
             futex_pi::lock(key(addr)?, addr, c.task.tid(), d, true).map(|()| 0)
+        }
+        FUTEX_WAIT_REQUEUE_PI => {
+            let d = deadline(a.u64(3), false, realtime)?;
+            let (from, lock) = (key(addr)?, key(a.u64(4))?);
+            futex_pi::wait_requeue(from, addr, value, lock, c.task.tid(), d).map(|()| 0)
+        }
+        FUTEX_CMP_REQUEUE_PI => {
+            let moves = a.i32(3);
+            if value != 1 || moves < 0 {
+                return Err(Errno::EINVAL);
+            }
+            let (from, to) = (key(addr)?, key(a.u64(4))?);
+            if load_u32(addr)? != a.u32(5) {
+                return Err(Errno::EAGAIN);
+            }
+            futex_pi::cmp_requeue(&from, &to, a.u64(4), moves as usize).map(|n| n as u64)
         }
         FUTEX_TRYLOCK_PI => futex_pi::lock(key(addr)?, addr, c.task.tid(), None, false).map(|()| 0),
         FUTEX_UNLOCK_PI => futex_pi::unlock(key(addr)?, addr, c.task.tid()).map(|()| 0),

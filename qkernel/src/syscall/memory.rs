@@ -5,15 +5,18 @@ use super::{Args, Ctx, SysResult};
 use crate::fs::fdtable::Fd;
 use crate::mm::Mm;
 use crate::mm::ops::{Backing, MapRequest, Place, page_range};
-use crate::mm::vma::Label;
+use crate::mm::vma::{Label, Vma, VmaSet};
 use crate::rows;
+use crate::task::creds::cap;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 use hal::aspace::{Advice, Prot};
 use hal::host;
 use qlib::{Errno, PAGE_SIZE};
 
 /// RLIMIT_DATA, RLIMIT_AS, RLIMIT_MEMLOCK.
 const RLIMIT_DATA: usize = 2;
+const RLIMIT_MEMLOCK: usize = 8;
 const RLIMIT_AS: usize = 9;
 
 const MAP_SHARED: u64 = 1;
@@ -84,13 +87,45 @@ fn sys_mmap(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
         locked: flags & MAP_LOCKED != 0,
         limit: limit(ctx, RLIMIT_AS),
     };
-    mm(ctx)?.map(&req, backing)
+    let mm = mm(ctx)?;
+    let req = MapRequest {
+        locked: req.locked || mm.lock_future.load(Ordering::Relaxed),
+        ..req
+    };
+    if req.locked {
+        match lock_room(ctx, &mm.vmas.lock())? {
+            Some(room) if len > room => return Err(Errno::EAGAIN),
+            _ => {}
+        }
+    }
+    mm.map(&req, backing)
+}
+
+/// How many more bytes may be locked; `None` without a limit.
+///
+/// # Errors
+/// EPERM when locking is not allowed at all.
+fn lock_room(ctx: &Ctx<'_>, vmas: &VmaSet) -> SysResult<Option<u64>> {
+    if ctx.task.creds().capable(cap::IPC_LOCK) {
+        return Ok(None);
+    }
+    match limit(ctx, RLIMIT_MEMLOCK) {
+        0 => Err(Errno::EPERM),
+        limit => Ok(Some(limit.saturating_sub(locked_bytes(vmas.iter())))),
+    }
+}
+
+fn locked_bytes<'a>(areas: impl Iterator<Item = &'a Vma>) -> u64 {
+    areas.filter(|v| v.locked).map(|v| v.range().len()).sum()
 }
 
 fn map_file(ctx: &Ctx<'_>, fd: Fd, prot: Prot, offset: u64, len: u64, shared: bool) -> SysResult<Backing> {
     let file = ctx.task.files().get(fd)?;
     if !file.readable() || shared && prot.contains(Prot::WRITE) && !file.writable() {
         return Err(Errno::EACCES);
+    }
+    if shared && prot.contains(Prot::WRITE) && crate::mm::is_sealed(&file) {
+        return Err(Errno::EPERM);
     }
     if offset.checked_add(len).is_none() {
         return Err(Errno::EOVERFLOW);
@@ -201,6 +236,9 @@ fn sys_msync(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     let mm = mm(ctx)?;
     let (covered, files) = {
         let vmas = mm.vmas.lock();
+        if flags & INVALIDATE != 0 && vmas.overlapping(range).any(|v| v.locked) {
+            return Err(Errno::EBUSY);
+        }
         let shared = vmas.overlapping(range).filter(|v| v.shared);
         let files: alloc::vec::Vec<_> = shared
             .filter_map(|v| v.file.as_ref().map(|(f, _)| f.clone()))
@@ -226,6 +264,12 @@ fn set_locked(ctx: &Ctx<'_>, addr: u64, len: u64, locked: bool) -> SysResult {
     if !vmas.covered(range) {
         return Err(Errno::ENOMEM);
     }
+    if locked && let Some(room) = lock_room(ctx, &vmas)? {
+        let already = locked_bytes(vmas.overlapping(range));
+        if range.len() > room + already {
+            return Err(Errno::ENOMEM);
+        }
+    }
     vmas.update(range, |v| v.locked = locked);
     Ok(0)
 }
@@ -237,12 +281,37 @@ fn sys_mlock2(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     set_locked(ctx, a.u64(0), a.u64(1), true)
 }
 
-fn sys_mlockall(_ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    if a.u64(0) == 0 || a.u64(0) & !7 != 0 || a.u64(0) == 4 {
-        Err(Errno::EINVAL)
-    } else {
-        Ok(0)
+fn sys_mlockall(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    const CURRENT: u64 = 1;
+    const FUTURE: u64 = 2;
+    const ON_FAULT: u64 = 4;
+    let flags = a.u64(0);
+    if flags & !(CURRENT | FUTURE | ON_FAULT) != 0 || flags & (CURRENT | FUTURE) == 0 {
+        return Err(Errno::EINVAL);
     }
+    let mm = mm(ctx)?;
+    let mut vmas = mm.vmas.lock();
+    let room = lock_room(ctx, &vmas)?;
+    if flags & CURRENT != 0 {
+        let unlocked = vmas.total() - locked_bytes(vmas.iter());
+        if room.is_some_and(|room| unlocked > room) {
+            return Err(Errno::ENOMEM);
+        }
+        set_all_locked(&mut vmas, true);
+    }
+    mm.lock_future.store(flags & FUTURE != 0, Ordering::Relaxed);
+    Ok(0)
+}
+
+fn set_all_locked(vmas: &mut VmaSet, locked: bool) {
+    vmas.update(hal::aspace::user_range(), |v| v.locked = locked);
+}
+
+fn sys_munlockall(ctx: &mut Ctx<'_>, _a: Args) -> SysResult {
+    let mm = mm(ctx)?;
+    mm.lock_future.store(false, Ordering::Relaxed);
+    set_all_locked(&mut mm.vmas.lock(), false);
+    Ok(0)
 }
 
 fn sys_membarrier(_ctx: &mut Ctx<'_>, a: Args) -> SysResult {
@@ -268,7 +337,7 @@ rows! {
     mlock2: Partial("bookkeeping only: the guest never swaps"), sys_mlock2;
     munlock: Full, |c, a| set_locked(c, a.u64(0), a.u64(1), false);
     mlockall: Partial("bookkeeping only: the guest never swaps"), sys_mlockall;
-    munlockall: Full, |_, _| Ok(0);
+    munlockall: Full, sys_munlockall;
     membarrier: Partial("only MEMBARRIER_CMD_QUERY, which offers nothing"), sys_membarrier;
     remap_file_pages: Refused(Errno::ENOSYS, "deprecated");
     process_madvise: Refused(Errno::ENOSYS, "no access to another process's memory");

@@ -3,12 +3,13 @@
 use super::Support::{Full, Partial, Refused};
 use super::{Args, Ctx, SysResult};
 use crate::fs;
+use crate::fs::fdtable::Fd;
 use crate::rows;
 use crate::task::clone::{CloneArgs, flag};
 use crate::task::process::Usage;
 use crate::task::task::work;
 use crate::task::wait::{Change, Who, option};
-use crate::task::{Process, Session, clone, pidfd, table, wait};
+use crate::task::{Process, Session, Task, clone, pidfd, table, wait};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -377,6 +378,9 @@ fn sys_pidfd_open(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
 }
 
 fn sys_pidfd_getfd(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    if a.u32(2) != 0 {
+        return Err(Errno::EINVAL);
+    }
     let file = ctx.task.files().get(a.fd(0))?;
     let target = &file.downcast::<pidfd::PidFd>().ok_or(Errno::EBADF)?.process;
     let task = target.tasks.lock().first().cloned().ok_or(Errno::ESRCH)?;
@@ -435,6 +439,34 @@ pub fn process_usage(p: &Process) -> Usage {
     sum
 }
 
+/// Compares what two tasks have. Source: `kcmp(2)`.
+fn sys_kcmp(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    let find = |id: u32| table::task(id).ok_or(Errno::ESRCH);
+    let (one, two) = (find(a.u32(0))?, find(a.u32(1))?);
+    if !may_inspect(ctx, &one) || !may_inspect(ctx, &two) {
+        return Err(Errno::EPERM);
+    }
+    // Addresses tell same from different, and in which order; their values stay here.
+    let id = |t: &Arc<Task>, fd: Fd| -> SysResult<usize> {
+        Ok(match a.u32(2) {
+            0 => Arc::as_ptr(&t.files().get(fd)?) as usize,
+            1 => t.mm().map_or(0, |m| Arc::as_ptr(&m) as usize),
+            2 => Arc::as_ptr(&t.files()) as usize,
+            3 => Arc::as_ptr(&t.fs()) as usize,
+            4 => Arc::as_ptr(&t.process.handlers.lock()) as usize,
+            // I/O contexts and System V undo lists belong to the process here.
+            5 | 6 => Arc::as_ptr(&t.process) as usize,
+            7 => return Err(Errno::EOPNOTSUPP),
+            _ => return Err(Errno::EINVAL),
+        })
+    };
+    Ok(match id(&one, a.fd(3))?.cmp(&id(&two, a.fd(4))?) {
+        core::cmp::Ordering::Equal => 0,
+        core::cmp::Ordering::Less => 1,
+        core::cmp::Ordering::Greater => 2,
+    })
+}
+
 rows! {
     exit: Full, |c, a| sys_exit(c, a.i32(0));
     exit_group: Full, |c, a| sys_exit_group(c, a.i32(0));
@@ -465,7 +497,7 @@ rows! {
     };
     setns: Refused(Errno::EPERM, "no namespaces inside the sandbox yet");
     ptrace: Refused(Errno::EPERM, "not built yet");
-    kcmp: Refused(Errno::ENOSYS, "not offered");
+    kcmp: Partial("no KCMP_EPOLL_TFD"), sys_kcmp;
     process_vm_readv: Refused(Errno::ENOSYS, "not built yet");
     process_vm_writev: Refused(Errno::ENOSYS, "not built yet");
     process_mrelease: Refused(Errno::ENOSYS, "not offered");

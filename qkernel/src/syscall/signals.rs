@@ -363,11 +363,10 @@ fn sys_pidfd_send_signal(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let file = ctx.task.files().get(a.fd(0))?;
-    let p = file
-        .downcast::<pidfd::PidFd>()
-        .ok_or(Errno::EBADF)?
-        .process
-        .clone();
+    let p = match file.downcast::<pidfd::PidFd>() {
+        Some(f) => f.process.clone(),
+        None => crate::fs::proc::process_of(&file).ok_or(Errno::EBADF)?,
+    };
     if p.zombie.load(Ordering::SeqCst) && p.tasks.lock().is_empty() && table::process(p.pid).is_none() {
         return Err(Errno::ESRCH);
     }

@@ -3,6 +3,7 @@
 pub mod cpu_sets;
 pub mod ident;
 mod limits;
+mod map_files;
 mod maps;
 mod mounts;
 pub mod net;
@@ -20,6 +21,7 @@ use crate::fs::pseudo::{Dir, Entries, Entry, Link, Meta, Table, Tree, new_dev_of
 use crate::task::table;
 use alloc::vec::Vec;
 use hal::sync::Once;
+pub use pid::process_of;
 use qlib::Errno;
 use who::Who;
 

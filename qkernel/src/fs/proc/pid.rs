@@ -1,12 +1,13 @@
 //! `/proc/PID` and `/proc/PID/task/TID`.
 
 use super::who::Who;
-use super::{limits, maps, mounts, net, pid_dirs, stat, status};
-use crate::fs::file::MagicTarget;
+use super::{limits, map_files, maps, mounts, net, pid_dirs, stat, status};
+use crate::fs::file::{File, MagicTarget};
 use crate::fs::inode::{FileType, InodeRef};
 use crate::fs::pseudo::{Dir, Entries, Entry, Magic, TextFile, parse_written};
 use crate::mm::{Mm, remote};
 use crate::put;
+use crate::task::Process;
 use crate::task::creds::cap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -51,6 +52,7 @@ const ENTRIES: &[(&str, u32, Kind, bool)] = &[
     ("io", 0o400, Secret(io), false),
     ("limits", 0o444, Text(limits::show), false),
     ("loginuid", 0o644, Text(|_| Ok(b"4294967295".to_vec())), false),
+    ("map_files", 0o500, Kind::Dir(map_files::dir), true),
     ("maps", 0o444, Secret(maps::maps), false),
     ("mountinfo", 0o444, Text(mounts::mountinfo), false),
     ("mounts", 0o444, Text(mounts::mounts), false),
@@ -89,6 +91,14 @@ const ENTRIES: &[(&str, u32, Kind, bool)] = &[
 /// The directory of a process or thread.
 pub fn process_dir(who: &Who) -> InodeRef {
     Dir::new(who.meta(0, 0o555), PidDir(who.clone()))
+}
+
+/// The process whose directory an open file is, if it is one.
+pub fn process_of(file: &File) -> Option<Arc<Process>> {
+    let dir = file.path()?.inode().as_any().downcast_ref::<Dir>()?;
+    dir.entries::<PidDir>()
+        .filter(|d| !d.0.thread)
+        .and_then(|d| d.0.get().ok())
 }
 
 struct PidDir(Who);

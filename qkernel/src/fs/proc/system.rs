@@ -6,6 +6,7 @@ use crate::fs::pseudo::{Text, Tree};
 use crate::put;
 use crate::task::table;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 use qlib::Errno;
 
 /// Adds them.
@@ -120,10 +121,15 @@ fn loadavg() -> Result<Vec<u8>, Errno> {
     Ok(line.into_bytes())
 }
 
+/// The largest idle time shown so far, ns.
+static IDLE_SHOWN: AtomicU64 = AtomicU64::new(0);
+
 fn uptime() -> Result<Vec<u8>, Errno> {
     let now = hal::clock::monotonic_ns();
     let (user, system) = total_cpu_ns();
     let idle = (now * u64::from(hal::boot::cpus())).saturating_sub(user + system);
+    // What tasks use is told in steps, idle time never goes back.
+    let idle = idle.max(IDLE_SHOWN.fetch_max(idle, Ordering::Relaxed));
     Ok(uptime_text(now, idle))
 }
 

@@ -33,7 +33,7 @@ impl Entry {
 }
 
 /// What a directory holds.
-pub trait Entries: Send + Sync + 'static {
+pub trait Entries: Any + Send + Sync {
     /// Finds one entry.
     ///
     /// # Errors
@@ -67,6 +67,10 @@ impl Dir {
             meta,
             entries: Arc::new(entries),
         })
+    }
+    /// What it holds, where that is a `T`.
+    pub fn entries<T: Entries>(&self) -> Option<&T> {
+        (&*self.entries as &dyn Any).downcast_ref()
     }
 }
 

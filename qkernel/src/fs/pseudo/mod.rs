@@ -103,7 +103,8 @@ pub fn new_ino() -> u64 {
 
 /// Parses a decimal number without sign or leading zeros, as `/proc` takes names.
 pub fn parse_name(name: &[u8]) -> Option<u32> {
-    if name.len() > 1 && name[0] == b'0' {
+    // Digits only: a sign, which a parser would take, is part of no name.
+    if name.len() > 1 && name[0] == b'0' || !name.iter().all(u8::is_ascii_digit) {
         return None;
     }
     core::str::from_utf8(name).ok()?.parse().ok()

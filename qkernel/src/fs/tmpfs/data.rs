@@ -101,12 +101,21 @@ impl Data {
             Store::Small(_) => None,
         }
     }
-    /// 512-byte blocks in use.
-    pub fn blocks(&self) -> u64 {
+    /// 512-byte blocks in use, and when a mapping last changed the contents, if one did.
+    pub fn usage(&self) -> (u64, Option<(i64, i64)>) {
         match &self.store {
-            // Mapped pages count too, and only the host knows them.
-            Store::Host(h) => host::stat(h.handle(), b"").map_or(0, |s| s.blocks),
-            Store::Small(_) => self.pages.total() * (PAGE / 512),
+            // What happens through mappings only the host knows.
+            Store::Host(h) => host::stat(h.handle(), b"")
+                .map_or((0, None), |s| (s.blocks, Some((s.mtime_s, s.mtime_ns as i64)))),
+            Store::Small(_) => (self.pages.total() * (PAGE / 512), None),
+        }
+    }
+    /// Tells the host when the contents last changed, where it keeps them.
+    pub fn set_modified(&self, at: (i64, i64)) {
+        const OMIT: i64 = hal::uapi::general::UTIME_OMIT as i64;
+        if let Store::Host(h) = &self.store {
+            // Times of a memory file are for `usage` alone: without them a mapping's changes are told late.
+            let _ = host::set_times(h.handle(), b"", [(0, OMIT), at]);
         }
     }
     /// Moves the bytes to a memory file, which can be mapped.

@@ -83,7 +83,8 @@ impl FileOps for TmpFile {
         self.inode.stat()
     }
     fn map(&self, _file: &File) -> Result<MapBacking, Errno> {
-        let h = self.inode.file()?.lock().to_host()?;
+        let h = self.inode.mapped()?;
+        self.inode.accessed();
         // The inode keeps the memory file, and the mapping keeps this file.
         Ok(MapBacking::Host(h.handle()))
     }

@@ -15,7 +15,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, Ordering};
-use hal::host::Owner;
+use hal::host::{HostFile, Owner};
 use hal::sync::SpinLock;
 use hal::uapi::general::{O_TRUNC, RENAME_EXCHANGE, UTIME_NOW, UTIME_OMIT, XATTR_CREATE, XATTR_REPLACE};
 use qlib::Errno;
@@ -202,6 +202,17 @@ impl TmpInode {
             }
         }
     }
+    /// The contents are about to be mapped: moving them to the host's memory was no change.
+    pub(super) fn mapped(&self) -> Result<Arc<HostFile>, Errno> {
+        let mut data = self.file()?.lock();
+        if let Some(h) = data.host() {
+            return Ok(h.clone());
+        }
+        let h = data.to_host()?;
+        let at = self.meta.lock().mtime;
+        data.set_modified(at);
+        Ok(h)
+    }
     fn changed(&self) {
         self.meta.lock().ctime = now();
     }
@@ -291,16 +302,23 @@ impl Inode for TmpInode {
         })
     }
     fn stat(&self) -> Result<Stat, Errno> {
+        let mut written = None;
         let (size, blocks, rdev) = match &self.node {
             Node::Dir(d) => (d.lock().by_name.len() as u64 * 20 + 40, 0, 0),
             Node::File(d) => {
                 let d = d.lock();
-                (d.size(), d.blocks(), 0)
+                let (blocks, at) = d.usage();
+                written = at;
+                (d.size(), blocks, 0)
             }
             Node::Link(t) => (t.len() as u64, 0, 0),
             Node::Special(rdev) => (0, 0, *rdev),
         };
-        let m = self.meta.lock();
+        let mut m = self.meta.lock();
+        if let Some(at) = written.filter(|at| *at > m.mtime) {
+            m.mtime = at;
+            m.ctime = m.ctime.max(at);
+        }
         Ok(Stat {
             dev: self.fs.dev,
             ino: self.ino,
@@ -482,6 +500,11 @@ impl Inode for TmpInode {
         m.atime = stamp(m.atime, a.atime);
         m.mtime = stamp(m.mtime, a.mtime);
         m.ctime = t;
+        let at = m.mtime;
+        drop(m);
+        if let (Node::File(d), Some(_)) = (&self.node, a.mtime) {
+            d.lock().set_modified(at);
+        }
         Ok(())
     }
     fn truncate(&self, len: u64) -> Result<(), Errno> {

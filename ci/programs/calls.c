@@ -1,0 +1,206 @@
+// Prints what system calls answer in corners that programs rely on; run under two kernels, the lines must be the same.
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <linux/kcmp.h>
+#include <mqueue.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static void say(const char *what, long result) {
+  if (result == -1)
+    printf("%s: %s\n", what, strerrorname_np(errno));
+  else
+    printf("%s: %ld\n", what, result);
+}
+
+static long futex(uint32_t *at, int op, uint32_t value, const void *timeout, uint32_t *other, uint32_t third) {
+  return syscall(SYS_futex, at, op, value, timeout, other, third);
+}
+
+static uint32_t cond, lock_word, order;
+
+static void *waiter(void *unused) {
+  (void)unused;
+  long r = futex(&cond, FUTEX_WAIT_REQUEUE_PI, 0, NULL, &lock_word, 0);
+  int own = (lock_word & FUTEX_TID_MASK) == (uint32_t)syscall(SYS_gettid);
+  __atomic_fetch_add(&order, 1, __ATOMIC_SEQ_CST);
+  futex(&lock_word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0);
+  return (void *)(r == 0 && own ? 1L : 0L);
+}
+
+static void requeue_pi(void) {
+  pthread_t t[3];
+  for (int i = 0; i < 3; i++) pthread_create(&t[i], NULL, waiter, NULL);
+  usleep(100000);
+  say("wait_requeue to itself", futex(&cond, FUTEX_WAIT_REQUEUE_PI, 0, NULL, &cond, 0));
+  say("cmp_requeue, wakes 2", futex(&cond, FUTEX_CMP_REQUEUE_PI, 2, (void *)1L, &lock_word, 0));
+  say("cmp_requeue, differs", futex(&cond, FUTEX_CMP_REQUEUE_PI, 1, (void *)1L, &lock_word, 7));
+  say("cmp_requeue, other lock", futex(&cond, FUTEX_CMP_REQUEUE_PI, 1, (void *)1L, &order, 0));
+  say("lock", futex(&lock_word, FUTEX_LOCK_PI, 0, NULL, NULL, 0));
+  say("cmp_requeue", futex(&cond, FUTEX_CMP_REQUEUE_PI, 1, (void *)10L, &lock_word, 0));
+  usleep(50000);
+  say("gone on while held", order);
+  say("unlock", futex(&lock_word, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0));
+  long good = 0;
+  for (int i = 0; i < 3; i++) {
+    void *r;
+    pthread_join(t[i], &r);
+    good += (long)r;
+  }
+  say("waiters that owned the lock", good);
+  say("lock word after", lock_word);
+  struct timespec past = {1, 0};
+  say("wait_requeue, past", futex(&cond, FUTEX_WAIT_REQUEUE_PI, 0, &past, &lock_word, 0));
+}
+
+static void *plain(void *unused) {
+  (void)unused;
+  return (void *)futex(&cond, FUTEX_WAIT, 0, NULL, NULL, 0);
+}
+
+static void mismatch(void) {
+  pthread_t t;
+  void *r;
+  pthread_create(&t, NULL, plain, NULL);
+  usleep(100000);
+  say("cmp_requeue of a plain waiter", futex(&cond, FUTEX_CMP_REQUEUE_PI, 1, 0, &lock_word, 0));
+  say("wake", futex(&cond, FUTEX_WAKE, 1, NULL, NULL, 0));
+  pthread_join(t, &r);
+}
+
+static void seals(void) {
+  int fd = memfd_create("m", MFD_ALLOW_SEALING);
+  say("truncate", ftruncate(fd, 8192));
+  void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  say("seal while mapped", fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
+  munmap(p, 4096);
+  p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+  say("seal while mapped privately", fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE));
+  munmap(p, 4096);
+  p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  say("map to write", p == MAP_FAILED ? -1 : 0);
+  p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+  say("map privately", p == MAP_FAILED ? -1 : 0);
+  say("write", write(fd, "x", 1));
+  say("seals", fcntl(fd, F_GET_SEALS));
+}
+
+static void locks(void) {
+  struct rlimit few = {65536, 65536};
+  setrlimit(RLIMIT_MEMLOCK, &few);
+  char *p = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  say("mlock within the limit", mlock(p, 32768));
+  say("mlock of the same", mlock(p, 32768));
+  say("mlock beyond", mlock(p, 131072));
+  say("mmap locked beyond", mmap(NULL, 1 << 20, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1, 0) == MAP_FAILED ? -1 : 0);
+  say("mlockall", mlockall(MCL_CURRENT));
+  say("mlockall of nothing", mlockall(0));
+  say("msync of locked pages", msync(p, 4096, MS_SYNC | MS_INVALIDATE));
+  say("munlockall", munlockall());
+  say("msync", msync(p, 4096, MS_SYNC | MS_INVALIDATE));
+  struct rlimit none = {0, 0};
+  setrlimit(RLIMIT_MEMLOCK, &none);
+  say("mlock without a limit's room", mlock(p, 4096));
+}
+
+static void times(void) {
+  int fd = open("/tmp/times", O_CREAT | O_RDWR, 0600);
+  struct stat before, after;
+  say("write", write(fd, "0123456789", 10));
+  struct timespec old[2] = {{1000000000, 5}, {1000000000, 7}};
+  futimens(fd, old);
+  usleep(20000);
+  char *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  fstat(fd, &before);
+  say("mapping is no change", before.st_mtim.tv_sec == 1000000000 && before.st_mtim.tv_nsec == 7);
+  say("but an access", before.st_atim.tv_sec > 1000000000);
+  p[0] = 'x';
+  msync(p, 4096, MS_SYNC);
+  fstat(fd, &after);
+  say("a store is a change", after.st_mtim.tv_sec > 1000000000);
+  munmap(p, 4096);
+  say("old times again", futimens(fd, old));
+  fstat(fd, &after);
+  say("they stay", after.st_mtim.tv_sec);
+  close(fd);
+  unlink("/tmp/times");
+}
+
+static void queues(void) {
+  struct sigevent e = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+  mqd_t a = mq_open("/calls", O_CREAT | O_RDWR, 0600, NULL), b = mq_open("/calls", O_RDWR);
+  say("notify", mq_notify(a, &e));
+  say("notify again", mq_notify(b, &e));
+  mq_close(b);
+  b = mq_open("/calls", O_RDWR);
+  say("notify after any close", mq_notify(b, &e));
+  mq_close(a);
+  mq_close(b);
+  mq_unlink("/calls");
+}
+
+static void clocks(void) {
+  struct timespec good = {1, 0}, bad = {1, 1000000000};
+  say("settime, bad time", clock_settime(CLOCK_REALTIME, &bad));
+  say("settime", clock_settime(CLOCK_REALTIME, &good));
+  say("settime, monotonic", clock_settime(CLOCK_MONOTONIC, &good));
+  say("settime, no clock", clock_settime(77, &good));
+}
+
+static void compare(void) {
+  int a = open("/dev/null", O_RDONLY), b = dup(a), c = open("/dev/null", O_RDONLY);
+  pid_t me = getpid();
+  say("kcmp of a duplicate", syscall(SYS_kcmp, me, me, KCMP_FILE, a, b));
+  say("kcmp of another", syscall(SYS_kcmp, me, me, KCMP_FILE, a, c) > 0);
+  say("kcmp of memory", syscall(SYS_kcmp, me, me, KCMP_VM, 0, 0));
+  say("kcmp of no file", syscall(SYS_kcmp, me, me, KCMP_FILE, a, 777));
+  say("kcmp of no kind", syscall(SYS_kcmp, me, me, 99, 0, 0));
+}
+
+static void names(void) {
+  struct stat st;
+  say("/proc/self/fd/0", lstat("/proc/self/fd/0", &st));
+  say("/proc/self/fd/+0", lstat("/proc/self/fd/+0", &st));
+  say("/proc/self/fd/00", lstat("/proc/self/fd/00", &st));
+  say("/proc/+1", lstat("/proc/+1", &st));
+  char *p = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, open("/proc/self/exe", O_RDONLY), 0), name[64], target[256], self[256];
+  snprintf(name, sizeof name, "/proc/self/map_files/%lx-%lx", (long)p, (long)p + 4096);
+  long n = readlink(name, target, sizeof target), m = readlink("/proc/self/exe", self, sizeof self);
+  say("map_files", n > 0 && n == m && !memcmp(target, self, n));
+}
+
+static void pidfds(void) {
+  int dir = open("/proc/self", O_DIRECTORY | O_CLOEXEC), fd = syscall(SYS_pidfd_open, getpid(), 0);
+  say("signal by a directory of /proc", syscall(SYS_pidfd_send_signal, dir, 0, NULL, 0));
+  say("signal by a file", syscall(SYS_pidfd_send_signal, open("/dev/null", O_RDONLY), 0, NULL, 0));
+  say("getfd with flags", syscall(SYS_pidfd_getfd, -1, 0, 1));
+  say("getfd", syscall(SYS_pidfd_getfd, fd, 0, 0) > 2);
+}
+
+int main(void) {
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  requeue_pi();
+  mismatch();
+  seals();
+  locks();
+  times();
+  queues();
+  clocks();
+  compare();
+  names();
+  pidfds();
+  return 0;
+}
