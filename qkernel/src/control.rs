@@ -7,6 +7,8 @@ use crate::fs::tty::{Tty, console, job};
 use crate::fs::{hostio, mount};
 use crate::kernel;
 use crate::loader::exec;
+use crate::seccomp::Mode;
+use crate::seccomp::filter::{Chain, Filter};
 use crate::signal::info::code;
 use crate::signal::send::{INIT, from_host, kill_group};
 use crate::signal::{SigInfo, signo};
@@ -35,6 +37,7 @@ struct Failure(Errno, String);
 struct Container {
     root: Path,
     init: ProcessSpec,
+    seccomp: Mode,
 }
 
 static CONTAINER: SpinLock<Option<Arc<Container>>> = SpinLock::new(None);
@@ -168,9 +171,17 @@ fn create(spec: ContainerSpec) -> Result<(), Failure> {
             ));
         }
     }
+    let seccomp = if spec.seccomp.is_empty() {
+        Mode::Off
+    } else {
+        let filter = Filter::from_bytes(&spec.seccomp, spec.seccomp_log)
+            .map_err(|e| Failure(e, String::from("linux.seccomp: the filter is malformed")))?;
+        Mode::Filter(Arc::new(Chain::with(None, filter)))
+    };
     *CONTAINER.lock() = Some(Arc::new(Container {
         root,
         init: spec.process,
+        seccomp,
     }));
     Ok(())
 }
@@ -285,6 +296,8 @@ fn try_start(container: &Arc<Container>, id: ExecId, spec: &ProcessSpec) -> Resu
         },
     );
     task.set_name(b"init");
+    // Its first call is the program's own: the start of a program is the runtime's doing, not the app's.
+    crate::seccomp::set(&task, container.seccomp.clone());
     kernel_thread.set_data(task.clone());
     process.tasks.lock().push(task.clone());
     table::insert(&task);

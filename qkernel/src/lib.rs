@@ -14,6 +14,7 @@ pub mod loader;
 pub mod mm;
 pub mod net;
 pub mod sched;
+pub mod seccomp;
 pub mod signal;
 pub mod syscall;
 pub mod task;

@@ -165,11 +165,17 @@ pub struct ContainerSpec {
     pub sysctls: Vec<Vec<u8>>,
     /// Extra device nodes.
     pub devices: Vec<Device>,
+    /// Seccomp filter of every process (`struct sock_filter`s); empty = none.
+    pub seccomp: Vec<u8>,
+    /// Log the calls that the filter does not allow.
+    pub seccomp_log: bool,
     /// The container's process.
     pub process: ProcessSpec,
 }
 
 /// QVisor's commands.
+// Decoded one at a time and used at once: a box for the large one would save nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Set the container up, do not start it. Answer: [`Event::Created`] or [`Event::Failed`].
@@ -359,6 +365,7 @@ impl Command {
                         .u32(d.uid)
                         .u32(d.gid);
                 });
+                w.bytes(&c.seccomp).u8(c.seccomp_log as u8);
                 put_process(&mut w, &c.process);
             }
             Command::Start => {
@@ -417,6 +424,8 @@ impl Command {
                         gid: r.u32()?,
                     })
                 })?,
+                seccomp: r.bytes()?,
+                seccomp_log: get_bool(&mut r)?,
                 process: get_process(&mut r)?,
             }),
             2 => Command::Start,

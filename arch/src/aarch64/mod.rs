@@ -49,6 +49,8 @@ pub use context::{FpState, UserContext};
 
 /// `AT_PLATFORM` and `uname -m`.
 pub const MACHINE_NAME: &str = "aarch64";
+/// `AUDIT_ARCH_AARCH64`.
+pub const AUDIT_ARCH: u32 = 0xc000_00b7;
 /// ELF `e_machine` of this architecture.
 pub const ELF_MACHINE: u16 = 183;
 /// `clone(flags, stack, ptid, tls, ctid)`: tls comes before ctid.

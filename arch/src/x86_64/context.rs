@@ -71,6 +71,10 @@ impl UserContext {
     pub fn return_value(&self) -> i64 {
         self.rax as i64
     }
+    /// Puts the registers that hold the number and the arguments back as they were at the call.
+    pub fn rollback_syscall(&mut self) {
+        self.rax = self.orig_rax;
+    }
     /// Winds back so that the app issues the same system call again.
     pub fn restart_syscall(&mut self) {
         self.rax = self.orig_rax;

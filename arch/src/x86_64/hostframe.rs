@@ -52,8 +52,7 @@ pub struct HostTrap {
     pub arch: u32,
 }
 
-/// `AUDIT_ARCH_X86_64`.
-pub const AUDIT_ARCH: u32 = 0xc000_003e;
+pub use super::AUDIT_ARCH;
 
 impl HostTrap {
     /// Reads a `siginfo_t`.

@@ -52,6 +52,8 @@ pub use context::{FpState, UserContext};
 
 /// `AT_PLATFORM` and `uname -m`.
 pub const MACHINE_NAME: &str = "x86_64";
+/// `AUDIT_ARCH_X86_64`.
+pub const AUDIT_ARCH: u32 = 0xc000_003e;
 /// ELF `e_machine` of this architecture.
 pub const ELF_MACHINE: u16 = 62;
 /// `clone(flags, stack, ptid, ctid, tls)`: tls is the last argument.

@@ -94,6 +94,11 @@ fn encode(i: &SigInfo) -> [u8; INFO] {
             put(20, &fd.to_ne_bytes());
             put(28, &(band as u32).to_ne_bytes());
         }
+        Fields::Syscall { addr, number, arch } => {
+            put(84, &number.to_ne_bytes());
+            put(88, &addr.to_ne_bytes());
+            put(96, &arch.to_ne_bytes());
+        }
     }
     b
 }

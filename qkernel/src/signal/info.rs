@@ -87,6 +87,15 @@ pub enum Fields {
         /// Descriptor.
         fd: i32,
     },
+    /// `si_call_addr`, `si_syscall`, `si_arch`.
+    Syscall {
+        /// Behind the call's instruction.
+        addr: u64,
+        /// Number.
+        number: i32,
+        /// `AUDIT_ARCH_*`.
+        arch: u32,
+    },
     /// Bytes from `rt_sigqueueinfo`, from offset 12 on.
     Raw([u8; 116]),
 }
@@ -169,6 +178,11 @@ impl SigInfo {
             Fields::Poll { band, fd } => {
                 b[16..24].copy_from_slice(&band.to_le_bytes());
                 b[24..28].copy_from_slice(&fd.to_le_bytes());
+            }
+            Fields::Syscall { addr, number, arch } => {
+                b[16..24].copy_from_slice(&addr.to_le_bytes());
+                b[24..28].copy_from_slice(&number.to_le_bytes());
+                b[28..32].copy_from_slice(&arch.to_le_bytes());
             }
             Fields::Raw(raw) => b[12..].copy_from_slice(&raw),
         }

@@ -81,6 +81,9 @@ fn serve(task: &Arc<Task>, regs: &mut UserContext, trap: Trap) -> bool {
 }
 
 fn call(ctx: &mut Ctx<'_>) {
+    if ctx.task.entry.load(Ordering::Relaxed) != 0 && !crate::seccomp::check(ctx) {
+        return;
+    }
     let args = Args(ctx.regs.syscall_args());
     let number = ctx.regs.syscall_number();
     let result = match hal::native::sysno(number).map(row) {

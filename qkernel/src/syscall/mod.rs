@@ -13,6 +13,7 @@ pub mod mqueue;
 pub mod pipe;
 pub mod poll;
 pub mod process;
+pub mod seccomp;
 pub mod signals;
 pub mod splice;
 pub mod system;
@@ -167,6 +168,7 @@ pub const FAMILIES: &[&[Row]] = &[
     pipe::ROWS,
     poll::ROWS,
     process::ROWS,
+    seccomp::ROWS,
     signals::ROWS,
     socket::ROWS,
     sockmsg::ROWS,

@@ -276,8 +276,8 @@ fn sys_prctl(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
         }
         15 => super::creds::task_name(ctx, a.u64(1), true),
         16 => super::creds::task_name(ctx, a.u64(1), false),
-        // PR_GET_SECCOMP: none of the app's own.
-        21 => Ok(0),
+        21 => super::seccomp::get(ctx),
+        22 => super::seccomp::prctl_set(ctx, a),
         29 => {
             let ns = if a.u64(1) == 0 { 50_000 } else { a.u64(1) };
             t.timer_slack_ns.store(ns, Ordering::Relaxed);
@@ -390,12 +390,11 @@ rows! {
     setpriority: Partial("kept, not enforced"), sys_setpriority;
     ioprio_get: Partial("always none"), |_, _| Ok(0);
     ioprio_set: Partial("accepted, no effect"), |_, _| Ok(0);
-    prctl: Partial("names, death signal, dumpable, capabilities, subreaper, timer slack"), sys_prctl;
+    prctl: Partial("names, death signal, dumpable, capabilities, subreaper, timer slack, seccomp"), sys_prctl;
     arch_prctl: Partial("FS and GS base"), sys_arch_prctl;
     getrandom: Full, sys_getrandom;
     personality: Partial("kept, no effect"), |c, a| sys_personality(c, a.u32(0));
     syslog: Partial("an empty log"), sys_syslog;
-    seccomp: Refused(Errno::ENOSYS, "filters of the app itself are not built yet");
     io_uring_setup: Refused(Errno::ENOSYS, "apps use epoll");
     io_uring_enter: Refused(Errno::ENOSYS, "apps use epoll");
     io_uring_register: Refused(Errno::ENOSYS, "apps use epoll");

@@ -88,6 +88,8 @@ pub fn make_task(thread: &Arc<Thread>, parts: Parts) -> Arc<Task> {
         mm: SpinLock::new(parts.mm),
         signals: SpinLock::new(TaskSignals::default()),
         work: AtomicU32::new(0),
+        entry: AtomicU32::new(0),
+        seccomp: SpinLock::new(crate::seccomp::Mode::Off),
         comm: SpinLock::new([0; 16]),
         clear_tid: AtomicU64::new(0),
         robust_list: AtomicU64::new(0),
@@ -233,6 +235,7 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
         hal::user::copy_out(args.pidfd, &fd.0.to_le_bytes())?;
     }
     publish(parent, &task, f);
+    crate::seccomp::inherit(parent, &task);
     if let Err(e) = start(&task, &thread, &mm, f) {
         unpublish(&task);
         return Err(e);

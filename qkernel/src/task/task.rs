@@ -25,6 +25,12 @@ pub mod work {
     pub const CALL: u32 = 4;
 }
 
+/// Bits of [`Task::entry`]: what must be done before a system call runs.
+pub mod entry {
+    /// Ask the seccomp mode.
+    pub const SECCOMP: u32 = 1;
+}
+
 /// Signal state of one task.
 #[derive(Default)]
 pub struct TaskSignals {
@@ -61,6 +67,10 @@ pub struct Task {
     pub signals: SpinLock<TaskSignals>,
     /// [`work`] bits.
     pub work: AtomicU32,
+    /// [`entry`] bits.
+    pub entry: AtomicU32,
+    /// What confines the task's calls; [`entry::SECCOMP`] is set when something does.
+    pub seccomp: SpinLock<crate::seccomp::Mode>,
     /// Name, NUL-padded (`PR_SET_NAME`).
     pub comm: SpinLock<[u8; 16]>,
     /// Where to store 0 and wake a futex when the task ends (CLONE_CHILD_CLEARTID).

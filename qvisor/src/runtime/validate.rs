@@ -1,6 +1,7 @@
 //! Decides what of a configuration is honoured. What is not is refused with its JSON path, or, where leaving it out
 //! takes nothing from the container's confinement, accepted with a warning. Nothing is dropped silently.
 
+use crate::seccomp;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 /// A configuration that cannot be honoured; the text begins with the JSON path.
@@ -17,6 +18,9 @@ pub enum Error {
     /// The process object is wrong.
     #[error("config.json: {0}")]
     Process(#[from] super::process::Error),
+    /// The seccomp profile cannot be enforced.
+    #[error("config.json: {0}")]
+    Seccomp(#[from] seccomp::profile::Error),
 }
 
 fn refuse<T>(at: &'static str, why: impl Into<String>) -> Result<T, Error> {
@@ -164,12 +168,8 @@ fn check_linux(spec: &Spec, warnings: &mut Vec<String>) -> Result<(), Error> {
             return refuse("linux.uidMappings", "a new user namespace needs mappings");
         }
     }
-    if linux.seccomp().is_some() {
-        warnings.push(
-            "linux.seccomp: the profile is not yet enforced on the app's calls to the guest kernel; the sandbox's \
-             own host filter is always on"
-                .into(),
-        );
+    if let Some(profile) = linux.seccomp() {
+        seccomp::profile::compile(profile)?;
     }
     if linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()) {
         warnings.push("linux.mountLabel: SELinux labels are not applied".into());

@@ -8,6 +8,7 @@ use crate::cgroup::MemoryWatch;
 use crate::error::Context;
 use crate::runtime::hooks;
 use crate::runtime::state::{CONTROL_SOCKET, ContainerDir, Record, Status, process_start};
+use crate::runtime::validate;
 use crate::{logging, sys};
 use oci_spec::runtime::LinuxDeviceType;
 use qlib::control::{ContainerSpec, Device, ProcessSpec};
@@ -312,6 +313,10 @@ fn container_spec(
         .flatten()
         .map(device)
         .collect();
+    let seccomp = match linux.and_then(|l| l.seccomp().as_ref()) {
+        Some(profile) => crate::seccomp::profile::compile(profile).map_err(validate::Error::from)?,
+        None => Default::default(),
+    };
     let container = ContainerSpec {
         id: order.id.clone().into_bytes(),
         hostname: spec.hostname().clone().unwrap_or_default().into_bytes(),
@@ -321,6 +326,8 @@ fn container_spec(
         readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref())),
         sysctls,
         devices,
+        seccomp: seccomp.program,
+        seccomp_log: seccomp.log,
         process,
     };
     Ok((container, handles))

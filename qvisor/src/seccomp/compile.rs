@@ -6,20 +6,20 @@ use qlib::boot::Range;
 use std::collections::BTreeMap;
 
 // Source: `include/uapi/linux/bpf_common.h`.
-const LD_W_ABS: u16 = 0x20;
-const ALU_AND_K: u16 = 0x54;
+pub(super) const LD_W_ABS: u16 = 0x20;
+pub(super) const ALU_AND_K: u16 = 0x54;
 const JMP_JA: u16 = 0x05;
-const JMP_JEQ_K: u16 = 0x15;
-const JMP_JGT_K: u16 = 0x25;
-const JMP_JGE_K: u16 = 0x35;
-const RET_K: u16 = 0x06;
+pub(super) const JMP_JEQ_K: u16 = 0x15;
+pub(super) const JMP_JGT_K: u16 = 0x25;
+pub(super) const JMP_JGE_K: u16 = 0x35;
+pub(super) const RET_K: u16 = 0x06;
 
 // Offsets in `struct seccomp_data`, little-endian. Source: `include/uapi/linux/seccomp.h`.
-const NR: u32 = 0;
-const ARCH: u32 = 4;
+pub(super) const NR: u32 = 0;
+pub(super) const ARCH: u32 = 4;
 const IP_LOW: u32 = 8;
 const IP_HIGH: u32 = 12;
-const ARGS: u32 = 16;
+pub(super) const ARGS: u32 = 16;
 
 /// Longest program the kernel takes, instructions.
 pub const MAX_INSTRUCTIONS: usize = 4096;
@@ -40,17 +40,18 @@ pub type Rule = Vec<Vec<Condition>>;
 
 /// A place to jump to that may not be known yet.
 #[derive(Clone, Copy)]
-struct Label(usize);
+pub(super) struct Label(usize);
 
+/// Puts instructions together; jumps go to labels.
 #[derive(Default)]
-struct Assembler {
+pub(super) struct Assembler {
     code: Vec<sock_filter>,
     labels: Vec<Option<usize>>,
     jumps: Vec<(usize, Label)>,
 }
 
 impl Assembler {
-    fn emit(&mut self, code: u16, k: u32) {
+    pub(super) fn emit(&mut self, code: u16, k: u32) {
         self.code.push(sock_filter {
             code,
             jt: 0,
@@ -58,19 +59,19 @@ impl Assembler {
             k,
         });
     }
-    fn label(&mut self) -> Label {
+    pub(super) fn label(&mut self) -> Label {
         self.labels.push(None);
         Label(self.labels.len() - 1)
     }
-    fn place(&mut self, label: Label) {
+    pub(super) fn place(&mut self, label: Label) {
         self.labels[label.0] = Some(self.code.len());
     }
-    fn jump(&mut self, to: Label) {
+    pub(super) fn jump(&mut self, to: Label) {
         self.jumps.push((self.code.len(), to));
         self.emit(JMP_JA, 0);
     }
     /// Jumps when the comparison holds. Conditional offsets have 8 bits, so each goes by an unconditional jump.
-    fn jump_if(&mut self, compare: u16, k: u32, to: Label) {
+    pub(super) fn jump_if(&mut self, compare: u16, k: u32, to: Label) {
         self.code.push(sock_filter {
             code: compare,
             jt: 0,
@@ -79,7 +80,7 @@ impl Assembler {
         });
         self.jump(to);
     }
-    fn finish(mut self) -> Vec<sock_filter> {
+    pub(super) fn finish(mut self) -> Vec<sock_filter> {
         for (at, label) in self.jumps {
             if let Some(target) = self.labels[label.0] {
                 self.code[at].k = (target - at - 1) as u32;

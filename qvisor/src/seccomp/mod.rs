@@ -1,7 +1,9 @@
-//! The filters that confine the sandbox's host calls: allow-lists kept as data (`*.json`), compiled to BPF.
+//! The filters that confine the sandbox's host calls: allow-lists kept as data (`*.json`), compiled to BPF; and the
+//! container's own profile ([`profile`]), which the guest kernel enforces on the app.
 
 mod compile;
 mod names;
+pub mod profile;
 
 use compile::{Condition, MAX_INSTRUCTIONS, Rule};
 use libc::sock_filter;

@@ -149,6 +149,10 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
         m.caught
     );
     let c = creds.caps;
+    let seccomp = task
+        .as_ref()
+        .map(|x| x.seccomp.lock().clone())
+        .unwrap_or_default();
     put!(
         t,
         "CapInh:\t{:016x}\nCapPrm:\t{:016x}\n",
@@ -164,8 +168,10 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
     );
     put!(
         t,
-        "NoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\n",
-        u32::from(creds.no_new_privs)
+        "NoNewPrivs:\t{}\nSeccomp:\t{}\nSeccomp_filters:\t{}\n",
+        u32::from(creds.no_new_privs),
+        seccomp.number(),
+        seccomp.filters()
     );
     put!(
         t,
