@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use qlib::Errno;
 use qlib::qcall::{HandleId, HostStat, HostStatFs};
 
+pub use qlib::qcall::SystemGroup;
+
 /// The guest's name for a host object.
 pub type Handle = HandleId;
 
@@ -452,6 +454,14 @@ pub fn epoll_create() -> Result<HostFile, Errno> {
 /// As `socket(2)`.
 pub fn socket(domain: u32, kind: u32, protocol: u32) -> Result<HostFile, Errno> {
     machine!(HostService::socket(domain, kind, protocol)).map(HostFile)
+}
+
+/// Opens one of the host's texts about the sandbox for reading.
+///
+/// # Errors
+/// ENOENT where the host has none of that name; ENOSYS where nobody serves them.
+pub fn system_file(group: SystemGroup, name: &str) -> Result<HostFile, Errno> {
+    machine!(HostService::system_file(group, name.as_bytes())).map(HostFile)
 }
 
 /// Accepts a connection: the non-blocking socket and the peer's address.

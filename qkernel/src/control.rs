@@ -21,7 +21,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use hal::UserContext;
 use hal::host::{self, MessageIn};
 use hal::sync::{Once, SpinLock};
@@ -57,6 +57,7 @@ pub fn send(event: &Event) {
 
 /// Serves commands until QVisor closes the channel.
 pub fn serve() {
+    crate::net::tables::init();
     send(&Event::Ready);
     loop {
         match host::control_recv() {
@@ -461,6 +462,13 @@ fn signal(exec: ExecId, sig: u32, all: bool) {
     }
 }
 
+static OOM_KILLS: AtomicU64 = AtomicU64::new(0);
+
+/// Processes killed for lack of memory so far.
+pub fn oom_kills() -> u64 {
+    OOM_KILLS.load(Ordering::Relaxed)
+}
+
 /// Kills the process that uses most memory (by the size of its areas, adjusted by oom_score_adj), never init first.
 pub fn out_of_memory() {
     let score = |p: &Arc<Process>| {
@@ -479,6 +487,7 @@ pub fn out_of_memory() {
         .filter(|p| !p.zombie.load(Ordering::SeqCst));
     if let Some(victim) = candidates.max_by_key(score) {
         log::warn!("out of memory: killed process {}", victim.pid);
+        OOM_KILLS.fetch_add(1, Ordering::Relaxed);
         send(&Event::OomKilled { pid: victim.pid });
         kill_group(&victim, signo::SIGKILL as i32);
     }

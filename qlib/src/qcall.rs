@@ -201,6 +201,9 @@ ops! {
     GetSockOpt = 50,
     /// Sets an option. args: level, name. payload: value.
     SetSockOpt = 51,
+    /// Opens one of the host's texts about the sandbox for reading. args: [`SystemGroup`]; payload: a name of those that are
+    /// served. Reply: new handle.
+    SystemFile = 52,
     /// Receives the next control message; completes when there is one. Reply data: see [`crate::control`].
     ControlRecv = 60,
     /// Sends the control event in the payload.
@@ -209,6 +212,30 @@ ops! {
     Log = 62,
     /// The guest stops. args: exit code; payload: reason (may be empty).
     PowerOff = 63,
+}
+
+/// Whose text [`Op::SystemFile`] opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SystemGroup {
+    /// `/proc/net` of the container's network namespace.
+    Net = 0,
+    /// The host's `/proc`; `sys/net` is the container's network namespace's.
+    Proc = 1,
+    /// The container's cgroup, of whichever version.
+    Cgroup = 2,
+}
+
+impl TryFrom<u64> for SystemGroup {
+    type Error = Errno;
+    fn try_from(v: u64) -> Result<Self, Errno> {
+        match v {
+            0 => Ok(Self::Net),
+            1 => Ok(Self::Proc),
+            2 => Ok(Self::Cgroup),
+            _ => Err(Errno::EINVAL),
+        }
+    }
 }
 
 /// File status as the host reports it, 144 bytes.

@@ -7,7 +7,7 @@ use crate::contract::{Clock, HostService, Threads};
 use crate::host::{Dest, Handle, MessageIn, Owner, PollItem, Received, Src};
 use alloc::vec::Vec;
 use qlib::Errno;
-use qlib::qcall::{HandleId, HostStat, HostStatFs, MAX_PAYLOAD, Op, Reply, Request};
+use qlib::qcall::{HandleId, HostStat, HostStatFs, MAX_PAYLOAD, Op, Reply, Request, SystemGroup};
 use zerocopy::IntoBytes;
 
 /// Room for a control message.
@@ -329,6 +329,11 @@ impl HostService for Bare {
     fn socket(domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno> {
         let args = [domain as u64, kind as u64, protocol as u64];
         exchange(with_args(Op::Socket, HandleId::NONE, args), &[], 0).map(|(r, _)| r.handle)
+    }
+
+    fn system_file(group: SystemGroup, name: &[u8]) -> Result<Handle, Errno> {
+        let r = with_args(Op::SystemFile, HandleId::NONE, [group as u64]);
+        exchange(r, &[name], 0).map(|(r, _)| r.handle)
     }
 
     fn bind(h: Handle, addr: &[u8]) -> Result<(), Errno> {

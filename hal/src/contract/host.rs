@@ -3,7 +3,7 @@
 use crate::host::{Dest, Handle, HostEvent, MessageIn, Owner, PollItem, Received, Src};
 use alloc::vec::Vec;
 use qlib::Errno;
-use qlib::qcall::{HostStat, HostStatFs};
+use qlib::qcall::{HostStat, HostStatFs, SystemGroup};
 
 /// What QKernel may ask of the host. Nothing here blocks but [`HostService::wait_ready`] and
 /// [`HostService::control_recv`]; names are single path components (or several without symlinks), never absolute.
@@ -50,6 +50,10 @@ pub trait HostService {
     }
     fn ioctl(h: Handle, request: u32, arg: &mut [u8]) -> Result<u64, Errno>;
     fn socket(domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno>;
+    fn system_file(group: SystemGroup, name: &[u8]) -> Result<Handle, Errno> {
+        let _ = (group, name);
+        Err(Errno::ENOSYS)
+    }
     fn bind(h: Handle, addr: &[u8]) -> Result<(), Errno>;
     fn connect(h: Handle, addr: &[u8]) -> Result<(), Errno>;
     fn listen(h: Handle, backlog: u32) -> Result<(), Errno>;

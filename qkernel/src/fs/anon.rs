@@ -22,6 +22,13 @@ pub fn next_ino() -> u64 {
     NEXT_INO.fetch_add(1, Ordering::Relaxed)
 }
 
+/// A fresh inode number for a socket of the kernel's own: far from those that the host gives its sockets.
+pub fn next_socket_ino() -> u64 {
+    const FIRST: u64 = 1 << 30;
+    static NEXT: AtomicU64 = AtomicU64::new(FIRST);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Status of an object without a path. `None` type: an anonymous inode, which has none.
 pub fn stat(kind: Option<FileType>, dev: u64, ino: u64) -> Stat {
     let (uid, gid) = match crate::task::current() {

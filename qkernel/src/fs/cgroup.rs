@@ -2,14 +2,16 @@
 //! Source: Linux `Documentation/admin-guide/cgroup-v2.rst`.
 
 use crate::fs::inode::InodeRef;
+use crate::fs::proc::host_text::{number, string, value};
 use crate::fs::proc::ident::total_cpu_ns;
+use crate::fs::proc::memory::{self, CgroupStat};
 use crate::fs::pseudo::{Text, Tree, new_dev_of};
-use crate::kernel;
 use crate::put;
 use crate::task::table;
 use alloc::format;
 use alloc::vec::Vec;
 use hal::boot;
+use hal::host::SystemGroup::Cgroup;
 use qlib::{Errno, PAGE_SIZE};
 
 /// CGROUP2_SUPER_MAGIC.
@@ -25,18 +27,26 @@ fn limit(v: u64) -> Shown {
 }
 
 fn used() -> u64 {
-    let m = kernel::memory();
-    m.total - m.free
+    memory::cgroup_usage().unwrap_or_else(table::resident_estimate)
 }
 
 fn current() -> Shown {
     Ok(format!("{}\n", used()).into_bytes())
 }
 
+fn peak() -> Shown {
+    let peak = memory::cgroup_peak().unwrap_or_else(used);
+    Ok(format!("{peak}\n").into_bytes())
+}
+
 fn memory_stat() -> Shown {
+    let stat = CgroupStat::read();
+    if let Some(text) = stat.as_ref().and_then(CgroupStat::text_v2) {
+        return Ok(text.as_bytes().to_vec());
+    }
     let mut t = Text::new();
-    put!(t, "anon {}\n", used());
     for name in [
+        "anon",
         "file",
         "kernel",
         "kernel_stack",
@@ -53,11 +63,7 @@ fn memory_stat() -> Shown {
         "file_thp",
         "shmem_thp",
         "inactive_anon",
-    ] {
-        put!(t, "{name} 0\n");
-    }
-    put!(t, "active_anon {}\n", used());
-    for name in [
+        "active_anon",
         "inactive_file",
         "active_file",
         "unevictable",
@@ -67,21 +73,64 @@ fn memory_stat() -> Shown {
         "pgfault",
         "pgmajfault",
     ] {
-        put!(t, "{name} 0\n");
+        let v = stat.as_ref().map_or(0, |s| s.get(name));
+        put!(t, "{name} {v}\n");
     }
     Ok(t.finish())
+}
+
+fn memory_events() -> Shown {
+    let n = crate::control::oom_kills();
+    Ok(format!("low 0\nhigh 0\nmax {n}\noom {n}\noom_kill {n}\noom_group_kill 0\n").into_bytes())
+}
+
+/// The quota: version 2's file, or version 1's two.
+fn cpu_max() -> Shown {
+    if let Some(text) = string(Cgroup, "cpu.max") {
+        return Ok(text.into_bytes());
+    }
+    let period = number(Cgroup, "cpu.cfs_period_us").unwrap_or(100_000);
+    Ok(match number(Cgroup, "cpu.cfs_quota_us") {
+        Some(quota) => format!("{quota} {period}\n"),
+        // No quota is -1 there.
+        None => format!("max {period}\n"),
+    }
+    .into_bytes())
+}
+
+/// The weight. Version 1's shares are converted as the OCI runtimes do: 2…262144 to 1…10000.
+fn cpu_weight() -> Shown {
+    if let Some(text) = string(Cgroup, "cpu.weight") {
+        return Ok(text.into_bytes());
+    }
+    let weight = match number(Cgroup, "cpu.shares") {
+        Some(shares) if shares != 1024 => 1 + shares.saturating_sub(2).min(262_142) * 9999 / 262_142,
+        _ => 100,
+    };
+    Ok(format!("{weight}\n").into_bytes())
 }
 
 fn cpu_stat() -> Shown {
     let (user, system) = total_cpu_ns();
     let us = |ns: u64| ns / 1000;
-    Ok(format!(
-        "usage_usec {}\nuser_usec {}\nsystem_usec {}\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\n",
+    let mut t = Text::new();
+    put!(
+        t,
+        "usage_usec {}\nuser_usec {}\nsystem_usec {}\n",
         us(user + system),
         us(user),
         us(system)
-    )
-    .into_bytes())
+    );
+    let host = string(Cgroup, "cpu.stat").unwrap_or_default();
+    let told = |name: &str| value(&host, name).unwrap_or(0);
+    let throttled = value(&host, "throttled_usec").unwrap_or_else(|| us(told("throttled_time")));
+    put!(
+        t,
+        "nr_periods {}\nnr_throttled {}\nthrottled_usec {throttled}\n",
+        told("nr_periods"),
+        told("nr_throttled")
+    );
+    Ok(t.finish())
 }
 
 fn processes() -> Shown {
@@ -124,13 +173,12 @@ pub fn new_root() -> InodeRef {
     t.text("cgroup.subtree_control", "\n");
     t.file("cgroup.threads", threads);
     t.text("cgroup.type", "domain\n");
-    // A quota becomes a number of CPUs before the guest boots.
     t.text("cpu.idle", "0\n");
-    t.text("cpu.max", "max 100000\n");
+    t.file("cpu.max", cpu_max);
     t.text("cpu.max.burst", "0\n");
     t.text("cpu.pressure", IDLE);
     t.file("cpu.stat", cpu_stat);
-    t.text("cpu.weight", "100\n");
+    t.file("cpu.weight", cpu_weight);
     t.text("cpu.weight.nice", "0\n");
     t.file("cpuset.cpus", cpu_list);
     t.file("cpuset.cpus.effective", cpu_list);
@@ -140,14 +188,8 @@ pub fn new_root() -> InodeRef {
     t.text("io.pressure", IDLE);
     t.text("io.stat", "");
     t.file("memory.current", current);
-    t.text(
-        "memory.events",
-        "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n",
-    );
-    t.text(
-        "memory.events.local",
-        "low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n",
-    );
+    t.file("memory.events", memory_events);
+    t.file("memory.events.local", memory_events);
     t.text("memory.high", "max\n");
     t.text("memory.low", "0\n");
     t.file("memory.max", || {
@@ -156,7 +198,7 @@ pub fn new_root() -> InodeRef {
     });
     t.text("memory.min", "0\n");
     t.text("memory.oom.group", "0\n");
-    t.file("memory.peak", current);
+    t.file("memory.peak", peak);
     t.text("memory.pressure", IDLE);
     t.file("memory.stat", memory_stat);
     t.text("memory.swap.current", "0\n");

@@ -13,13 +13,15 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hal::host::{Dest, Src};
+use hal::sync::Once;
 use hal::uapi::general::O_RDWR;
 use qlib::Errno;
 
 /// The open file of a socket, with what every kind has.
 pub struct SocketFile {
     socket: Arc<dyn Socket>,
-    ino: u64,
+    ino: Once<u64>,
+    owner: u32,
     /// SO_RCVTIMEO, ns; 0 = none.
     pub receive_timeout_ns: AtomicU64,
     /// SO_SNDTIMEO, ns; 0 = none.
@@ -31,7 +33,8 @@ impl SocketFile {
     pub fn open(socket: Arc<dyn Socket>, flags: u32) -> Arc<File> {
         let s = Self {
             socket,
-            ino: anon::next_ino(),
+            ino: Once::new(),
+            owner: crate::task::current().map_or(0, |t| t.creds().fsuid),
             receive_timeout_ns: AtomicU64::new(0),
             send_timeout_ns: AtomicU64::new(0),
         };
@@ -41,9 +44,15 @@ impl SocketFile {
     pub fn socket(&self) -> &Arc<dyn Socket> {
         &self.socket
     }
-    /// Inode number, as `/proc/net` shows it.
+    /// Inode number, as `/proc/net` shows it: the host's own for sockets of the host, asked for when somebody looks.
     pub fn ino(&self) -> u64 {
-        self.ino
+        *self
+            .ino
+            .call_once(|| self.socket.host_ino().unwrap_or_else(anon::next_socket_ino))
+    }
+    /// User who made it.
+    pub fn owner(&self) -> u32 {
+        self.owner
     }
     /// How long a receiving call on `file` may block.
     pub fn receive_patience(&self, file: &File, dont_wait: bool) -> Patience {
@@ -100,7 +109,7 @@ impl FileOps for SocketFile {
     }
 
     fn stat(&self, _file: &File) -> Result<Stat, Errno> {
-        Ok(anon::stat(Some(FileType::Socket), anon::SOCKET_DEV, self.ino))
+        Ok(anon::stat(Some(FileType::Socket), anon::SOCKET_DEV, self.ino()))
     }
 
     fn poll(&self, _file: &File) -> Events {
@@ -116,6 +125,6 @@ impl FileOps for SocketFile {
     }
 
     fn describe(&self) -> Vec<u8> {
-        format!("socket:[{}]", self.ino).into_bytes()
+        format!("socket:[{}]", self.ino()).into_bytes()
     }
 }

@@ -5,6 +5,7 @@
 use super::{Control, Outgoing, Patience, Received, Socket, SocketProvider, family, kind, msg};
 use crate::fs::file::PollSource;
 use crate::fs::poll::{host_ready, wait_host};
+use crate::fs::proc::sysctl;
 use crate::sched::wait::Events;
 use crate::syscall::Ctx;
 use crate::task::creds::{Creds, cap};
@@ -12,6 +13,7 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::any::Any;
+use core::sync::atomic::{AtomicI64, Ordering};
 use hal::host::{self, Dest, HostFile, Src};
 use hal::user::{UserPtr, UserSlice};
 use qlib::Errno;
@@ -20,7 +22,7 @@ use qlib::Errno;
 pub struct HostProvider;
 
 impl SocketProvider for HostProvider {
-    fn carries(&self, f: u32) -> bool {
+    fn carries(&self, f: u32, _protocol: u32) -> bool {
         matches!(f, family::INET | family::INET6 | family::NETLINK | family::PACKET)
     }
 
@@ -29,13 +31,15 @@ impl SocketProvider for HostProvider {
         const NETLINK_ROUTE: u32 = 0;
         match (f, k) {
             (family::NETLINK, _) if protocol != NETLINK_ROUTE => return Err(Errno::EPROTONOSUPPORT),
-            (family::NETLINK, _) | (family::INET | family::INET6, kind::STREAM | kind::DGRAM) => {}
+            (family::NETLINK, kind::RAW | kind::DGRAM) => {}
+            (family::INET | family::INET6, kind::STREAM | kind::DGRAM) => {}
             (family::PACKET, _) | (_, kind::RAW) if !creds.capable(cap::NET_RAW) => return Err(Errno::EPERM),
             (family::PACKET, _) => return Err(Errno::EAFNOSUPPORT),
-            _ => return Err(Errno::EPROTONOSUPPORT),
+            (family::INET | family::INET6, kind::RAW) => {}
+            _ => return Err(Errno::ESOCKTNOSUPPORT),
         }
         let host = host::socket(f, k, protocol)?;
-        Ok(Arc::new(HostSocket { host, kind: k }))
+        Ok(Arc::new(HostSocket::new(host, k)))
     }
 }
 
@@ -51,16 +55,45 @@ pub fn interface_ioctl(ctx: &mut Ctx<'_>, request: u32, arg: u64) -> Result<u64,
     HostSocket::new(host, kind::DGRAM).ioctl(ctx, request, arg)
 }
 
+/// The port of an inet or inet6 address; `None` for others, and for the port 0, which is any.
+fn port(addr: &[u8]) -> Option<u16> {
+    let family = u16::from_ne_bytes([*addr.first()?, *addr.get(1)?]);
+    if !matches!(u32::from(family), family::INET | family::INET6) {
+        return None;
+    }
+    let port = u16::from_be_bytes([*addr.get(2)?, *addr.get(3)?]);
+    (port != 0).then_some(port)
+}
+
 /// A socket of the host.
 pub struct HostSocket {
     host: HostFile,
     kind: u32,
+    /// As given to `listen(2)`, if it was.
+    backlog: AtomicI64,
 }
 
 impl HostSocket {
     /// Takes over a socket the host gave.
     pub fn new(host: HostFile, kind: u32) -> Self {
-        Self { host, kind }
+        Self {
+            host,
+            kind,
+            backlog: AtomicI64::new(-1),
+        }
+    }
+
+    /// Whether it takes no IPv4: IPV6_V6ONLY.
+    pub fn v6_only(&self) -> bool {
+        const IPPROTO_IPV6: u32 = 41;
+        const IPV6_V6ONLY: u32 = 26;
+        let value = host::get_sock_opt(self.host.handle(), IPPROTO_IPV6, IPV6_V6ONLY, 4);
+        value.is_ok_and(|v| v.iter().any(|b| *b != 0))
+    }
+
+    /// The backlog of a listening socket.
+    pub fn backlog(&self) -> Option<u32> {
+        u32::try_from(self.backlog.load(Ordering::Relaxed)).ok()
     }
 
     fn wait(
@@ -121,7 +154,15 @@ impl Socket for HostSocket {
         self.kind
     }
 
-    fn bind(&self, _ctx: &mut Ctx<'_>, addr: &[u8]) -> Result<(), Errno> {
+    fn bind(&self, ctx: &mut Ctx<'_>, addr: &[u8]) -> Result<(), Errno> {
+        // The host would go by the rights of the sandbox's host side.
+        if let Some(port) = port(addr)
+            && matches!(self.kind, kind::STREAM | kind::DGRAM)
+            && !ctx.task.creds().capable(cap::NET_BIND_SERVICE)
+            && i64::from(port) < sysctl::get_int("net/ipv4/ip_unprivileged_port_start").unwrap_or(1024)
+        {
+            return Err(Errno::EACCES);
+        }
         host::bind(self.host.handle(), addr)
     }
 
@@ -142,7 +183,9 @@ impl Socket for HostSocket {
     }
 
     fn listen(&self, _ctx: &mut Ctx<'_>, backlog: i32) -> Result<(), Errno> {
-        host::listen(self.host.handle(), backlog as u32)
+        host::listen(self.host.handle(), backlog as u32)?;
+        self.backlog.store(i64::from(backlog as u32), Ordering::Relaxed);
+        Ok(())
     }
 
     fn accept(&self, patience: Patience) -> Result<(Arc<dyn Socket>, Vec<u8>), Errno> {
@@ -254,6 +297,10 @@ impl Socket for HostSocket {
 
     fn poll(&self) -> Events {
         host_ready(self.host.handle())
+    }
+
+    fn host_ino(&self) -> Option<u64> {
+        host::stat(self.host.handle(), b"").ok().map(|s| s.ino)
     }
 
     fn poll_source(&self) -> PollSource<'_> {

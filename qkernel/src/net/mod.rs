@@ -4,9 +4,11 @@
 //! kernel's own and the others are the host's.
 
 pub mod cmsg;
+pub mod diag;
 pub mod file;
 pub mod host;
 pub mod options;
+pub mod tables;
 pub mod unix;
 
 pub use file::SocketFile;
@@ -168,14 +170,18 @@ pub trait Socket: Any + Send + Sync {
     fn poll(&self) -> Events;
     /// How readiness changes are told.
     fn poll_source(&self) -> PollSource<'_>;
+    /// Inode number of the host's socket behind it, if there is one.
+    fn host_ino(&self) -> Option<u64> {
+        None
+    }
     /// The last descriptor was closed.
     fn release(&self) {}
 }
 
 /// Makes sockets of some families.
 pub trait SocketProvider: Sync {
-    /// Whether it carries the family.
-    fn carries(&self, family: u32) -> bool;
+    /// Whether it carries the protocol of the family.
+    fn carries(&self, family: u32, protocol: u32) -> bool;
     /// Makes a socket.
     ///
     /// # Errors
@@ -184,14 +190,14 @@ pub trait SocketProvider: Sync {
 }
 
 /// The providers, in the order they are asked.
-static PROVIDERS: [&dyn SocketProvider; 2] = [&unix::UnixProvider, &host::HostProvider];
+static PROVIDERS: [&dyn SocketProvider; 3] = [&unix::UnixProvider, &diag::DiagProvider, &host::HostProvider];
 
 /// Makes a socket.
 ///
 /// # Errors
 /// As `socket(2)`.
 pub fn create(creds: &Creds, family: u32, kind: u32, protocol: u32) -> Result<Arc<dyn Socket>, Errno> {
-    let provider = PROVIDERS.iter().find(|p| p.carries(family));
+    let provider = PROVIDERS.iter().find(|p| p.carries(family, protocol));
     provider
         .ok_or(Errno::EAFNOSUPPORT)?
         .create(creds, family, kind, protocol)

@@ -46,12 +46,20 @@ fn sys_sethostname(ctx: &mut Ctx<'_>, a: Args, domain: bool) -> SysResult {
 }
 
 fn sys_sysinfo(_ctx: &mut Ctx<'_>, addr: u64) -> SysResult {
-    let m = kernel::memory();
+    let m = crate::fs::proc::memory::figures();
     let mut b = [0u8; 112];
     let mut put = |at: usize, v: u64| b[at..at + 8].copy_from_slice(&v.to_le_bytes());
     put(0, hal::clock::monotonic_ns() / crate::time::SECOND_NS);
-    put(32, m.total);
-    put(40, m.free);
+    for (i, load) in crate::fs::proc::load::averages().into_iter().enumerate() {
+        // SI_LOAD_SHIFT is 16.
+        put(8 + 8 * i, load << (16 - crate::fs::proc::load::SHIFT));
+    }
+    for (i, kib) in [m.total, m.free, m.shmem, m.buffers, m.swap_total, m.swap_free]
+        .into_iter()
+        .enumerate()
+    {
+        put(32 + 8 * i, kib << 10);
+    }
     b[80..82].copy_from_slice(&(table::task_count().min(65535) as u16).to_le_bytes());
     b[104..108].copy_from_slice(&1u32.to_le_bytes());
     copy_out(addr, &b)?;

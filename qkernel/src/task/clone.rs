@@ -149,6 +149,7 @@ pub fn make_process(
         oom_score_adj: AtomicI32::new(0),
         io: [const { AtomicU64::new(0) }; 4],
         personality: AtomicU32::new(0),
+        last: SpinLock::new(None),
         sem_undo: SpinLock::new(BTreeMap::new()),
     }
 }

@@ -35,6 +35,7 @@ pub fn finish(task: &Arc<Task>) {
     *task.files.lock() = fdtable::FdTable::new();
     task.exited.store(true, Ordering::SeqCst);
     task.state.store(u32::from(b'X'), Ordering::Relaxed);
+    *p.last.lock() = Some((task.name(), task.creds()));
     let last = {
         let mut tasks = p.tasks.lock();
         tasks.retain(|t| !Arc::ptr_eq(t, task));

@@ -4,6 +4,7 @@ use crate::fs::path::Path;
 use crate::sched::wait::WaitQueue;
 use crate::signal::{PendingSignals, SigAction};
 use crate::task::Task;
+use crate::task::creds::Creds;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -95,6 +96,8 @@ pub struct Process {
     pub rlimits: SpinLock<[(u64, u64); RLIMITS]>,
     /// The program.
     pub exe: SpinLock<Option<Path>>,
+    /// Name and credentials of the last task that ended: what is still told of a zombie.
+    pub last: SpinLock<Option<(Vec<u8>, Arc<Creds>)>>,
     /// Usage of tasks that ended.
     pub usage: SpinLock<Usage>,
     /// Usage of reaped children.

@@ -11,6 +11,7 @@ mod nodes;
 mod options;
 mod path;
 mod sockets;
+pub mod system;
 mod table;
 
 pub use table::{HandleTable, Named};
@@ -165,6 +166,7 @@ fn dispatch(op: Op, c: &mut Call<'_>) -> Served {
         Op::PeerName => sockets::serve_name(c, true),
         Op::GetSockOpt => sockets::serve_get_option(c),
         Op::SetSockOpt => sockets::serve_set_option(c),
+        Op::SystemFile => system::serve_open(c),
         _ => Err(Errno::ENOSYS),
     }
 }

@@ -107,6 +107,7 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
     if order.runtime_hooks {
         handshake(sync, Some(&Answer::NeedHooks))?;
     }
+    crate::host::system::open(&order.cgroups);
     let tree = rootfs::build(&order, &planned)?;
     if let Some(list) = order
         .spec
@@ -202,7 +203,11 @@ fn give_to_namespace_root(order: &Order, state_dir: &OwnedFd) -> Result<(), Erro
 fn enter_namespaces(order: &Order, sync: &OwnedFd) -> Result<(), Error> {
     let wanted = namespaces::Wanted::of(&order.spec)?;
     let own_uts = wanted.own_uts();
+    let own_net = wanted.own_net();
     wanted.enter(|| handshake(sync, Some(&Answer::NeedMappings)))?;
+    if own_net {
+        tune_network(order)?;
+    }
     if own_uts {
         if let Some(name) = order.spec.hostname() {
             rustix::system::sethostname(name.as_bytes()).doing("set the host name")?;
@@ -218,6 +223,20 @@ fn enter_namespaces(order: &Order, sync: &OwnedFd) -> Result<(), Error> {
             .as_ref()
             .and_then(|l| l.rootfs_propagation().as_deref()),
     )
+}
+
+/// Settings of the network are the network namespace's, on the host: the guest kernel's sockets live there.
+fn tune_network(order: &Order) -> Result<(), Error> {
+    let settings = order.spec.linux().as_ref().and_then(|l| l.sysctl().as_ref());
+    for (name, value) in settings.into_iter().flatten() {
+        let path = name.replace('.', "/");
+        let plain = path.split('/').all(|p| !p.is_empty());
+        if path.starts_with("net/") && plain {
+            let file = Path::new("/proc/sys").join(path);
+            std::fs::write(&file, value).at("linux.sysctl: write", &file)?;
+        }
+    }
+    Ok(())
 }
 
 fn listen(state_dir: &OwnedFd) -> Result<OwnedFd, Error> {
@@ -304,6 +323,7 @@ fn container_spec(
     let mut sysctls: Vec<Vec<u8>> = sysctl
         .into_iter()
         .flatten()
+        .filter(|(n, _)| !(n.replace('/', ".").starts_with("net.") && own_net(spec)))
         .map(|(n, v)| format!("{}={v}", n.replace('/', ".")).into_bytes())
         .collect();
     sysctls.sort();
@@ -331,6 +351,13 @@ fn container_spec(
         process,
     };
     Ok((container, handles))
+}
+
+/// Whether the container's network namespace is not the host's.
+fn own_net(spec: &oci_spec::runtime::Spec) -> bool {
+    let listed = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    let network = oci_spec::runtime::LinuxNamespaceType::Network;
+    listed.into_iter().flatten().any(|n| n.typ() == network)
 }
 
 fn device(d: &oci_spec::runtime::LinuxDevice) -> Device {

@@ -152,7 +152,8 @@ pub fn start_kvm(kvm: OwnedFd, kernel: OwnedFd, boot: BootParams, bounding: u64)
     })?;
     let child = sys::fork_into(libc::CLONE_NEWPID).doing("start the virtual machine's process")?;
     if child == 0 {
-        let keep = prepared.survivors();
+        let mut keep = prepared.survivors();
+        keep.extend(crate::host::system::descriptors());
         if let Err(e) = jail::confine_machine(&keep, bounding) {
             complain(log_fd, &e.to_string());
         }

@@ -90,6 +90,11 @@ impl Wanted {
         Ok(())
     }
 
+    /// Whether the network namespace is not the host's.
+    pub fn own_net(&self) -> bool {
+        self.new_net || self.joined.iter().any(|(t, _)| *t == Type::Network)
+    }
+
     /// Whether host and domain name may be set.
     pub fn own_uts(&self) -> bool {
         self.new_uts

@@ -15,7 +15,7 @@ use crate::contract::HostService;
 use crate::host::{Dest, Handle, HostEvent, MessageIn, Owner, PollItem, Received, Src};
 use alloc::vec::Vec;
 use qlib::Errno;
-use qlib::qcall::{HostStat, HostStatFs};
+use qlib::qcall::{HostStat, HostStatFs, Op, SystemGroup};
 
 impl HostService for Process {
     fn open(dir: Handle, name: &[u8], flags: u32, mode: u32, owner: Owner) -> Result<Handle, Errno> {
@@ -116,6 +116,15 @@ impl HostService for Process {
     }
     fn socket(domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno> {
         sockets::socket(domain, kind, protocol)
+    }
+    fn system_file(group: SystemGroup, name: &[u8]) -> Result<Handle, Errno> {
+        let request = broker::Request {
+            op: Op::SystemFile,
+            args: [group as u64, 0, 0, 0, 0, 0],
+            payload: [name, b""],
+            ..broker::Request::NONE
+        };
+        broker::call(&request, &mut [])?.handle.ok_or(Errno::EIO)
     }
     fn bind(h: Handle, addr: &[u8]) -> Result<(), Errno> {
         sockets::bind(h, addr)

@@ -1,13 +1,14 @@
 //! Sockets of the host's network namespace that the sandbox lives in.
 
 use super::super::sys;
+use super::broker::{self, Request};
 use super::done;
 use crate::host::{Dest, Handle, Received, Src};
 use crate::uapi::{general as g, net};
 use crate::user::UserSlice;
 use alloc::vec::Vec;
 use qlib::Errno;
-use qlib::qcall::HandleId;
+use qlib::qcall::{HandleId, Op};
 
 /// Room for any socket address (`struct sockaddr_storage`).
 const ADDRESS: usize = 128;
@@ -18,7 +19,19 @@ const MAX_OPTION: usize = 64 << 10;
 /// `SOCK_NONBLOCK | SOCK_CLOEXEC`.
 const SOCK_FLAGS: u32 = g::O_NONBLOCK | g::O_CLOEXEC;
 
+/// SOCK_RAW.
+const RAW: u32 = 3;
+
 pub(super) fn socket(domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno> {
+    // Raw sockets are beyond the sandbox's rights and its filter.
+    if kind == RAW && domain != net::AF_NETLINK {
+        let request = Request {
+            op: Op::Socket,
+            args: [domain as u64, kind as u64, protocol as u64, 0, 0, 0],
+            ..Request::NONE
+        };
+        return broker::call(&request, &mut [])?.handle.ok_or(Errno::EIO);
+    }
     sys::plain(
         g::__NR_socket,
         [domain as u64, (kind | SOCK_FLAGS) as u64, protocol as u64],
@@ -32,7 +45,16 @@ fn with_address(nr: u32, h: Handle, addr: &[u8]) -> Result<(), Errno> {
 }
 
 pub(super) fn bind(h: Handle, addr: &[u8]) -> Result<(), Errno> {
-    with_address(g::__NR_bind, h, addr)
+    let request = Request {
+        op: Op::Bind,
+        handle: h,
+        payload: [addr, b""],
+        ..Request::NONE
+    };
+    // Ports below 1024.
+    broker::or(with_address(g::__NR_bind, h, addr), || {
+        broker::call(&request, &mut []).map(drop)
+    })
 }
 
 pub(super) fn connect(h: Handle, addr: &[u8]) -> Result<(), Errno> {

@@ -22,9 +22,21 @@ pub fn usage(p: &Process) -> Usage {
     sum
 }
 
-/// CPU time of the whole container, ns: user, system. Never goes back.
-pub fn total_cpu_ns() -> (u64, u64) {
-    static LAST: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+/// CPU time as the host counts it for the container's cgroup, by version 2's names or version 1's.
+fn cgroup_cpu_ns() -> Option<(u64, u64)> {
+    use super::host_text::{number, string, value};
+    use hal::host::SystemGroup::Cgroup;
+    let stat = string(Cgroup, "cpu.stat")?;
+    if let (Some(user), Some(system)) = (value(&stat, "user_usec"), value(&stat, "system_usec")) {
+        return Some((user * 1000, system * 1000));
+    }
+    Some((
+        number(Cgroup, "cpuacct.usage_user")?,
+        number(Cgroup, "cpuacct.usage_sys")?,
+    ))
+}
+
+fn own_cpu_ns() -> (u64, u64) {
     let mut sum = (0, 0);
     for p in table::processes() {
         let mut u = usage(&p);
@@ -36,25 +48,15 @@ pub fn total_cpu_ns() -> (u64, u64) {
         sum.0 += u.user_ns;
         sum.1 += u.system_ns;
     }
+    sum
+}
+
+/// CPU time of the whole container, ns: user, system; the kernel's own sums where the host counts none. Never goes back.
+pub fn total_cpu_ns() -> (u64, u64) {
+    static LAST: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+    let sum = cgroup_cpu_ns().unwrap_or_else(own_cpu_ns);
     let top = |i: usize, v: u64| LAST[i].fetch_max(v, Ordering::Relaxed).max(v);
     (top(0, sum.0), top(1, sum.1))
-}
-
-/// Memory figures of the container, KiB.
-pub struct Memory {
-    /// All there is.
-    pub total: u64,
-    /// Not used.
-    pub free: u64,
-}
-
-/// Memory of the container.
-pub fn memory() -> Memory {
-    let m = kernel::memory();
-    Memory {
-        total: m.total >> 10,
-        free: m.free >> 10,
-    }
 }
 
 /// The line of `/proc/version`.

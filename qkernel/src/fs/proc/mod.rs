@@ -1,10 +1,13 @@
 //! procfs: processes and the kernel as text. Source: `proc(5)`, Linux `fs/proc`.
 
 pub mod cpu_sets;
+pub mod host_text;
 pub mod ident;
 mod limits;
+pub mod load;
 mod map_files;
 mod maps;
+pub mod memory;
 mod mounts;
 pub mod net;
 mod pid;

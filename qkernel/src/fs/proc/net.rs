@@ -1,4 +1,4 @@
-//! `/proc/net`: tables the network registers; until then the headers alone.
+//! `/proc/net`: tables that were registered, else the host's; where the host shows none, the headers alone.
 
 use super::who::Who;
 use crate::fs::inode::{FileType, InodeRef};
@@ -10,7 +10,7 @@ use qlib::Errno;
 /// Makes the text of one table.
 pub type Table = fn() -> Vec<u8>;
 
-/// Name and text while nobody registered the table.
+/// Name, and text while nobody knows more.
 const TABLES: &[(&str, &str)] = &[
     (
         "arp",
@@ -87,7 +87,7 @@ fn text(name: &'static str, fallback: &'static str) -> Vec<u8> {
         .map(|(_, t)| *t);
     match table {
         Some(t) => t(),
-        None => fallback.as_bytes().to_vec(),
+        None => crate::net::tables::of_host(name).unwrap_or_else(|| fallback.as_bytes().to_vec()),
     }
 }
 

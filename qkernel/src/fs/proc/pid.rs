@@ -341,7 +341,7 @@ fn oom_adj(who: &Who) -> Result<Vec<u8>, Errno> {
 fn oom_score(who: &Who) -> Result<Vec<u8>, Errno> {
     let p = who.get()?;
     let rss = stat::rss_pages(who) * 4;
-    let total = super::ident::memory().total.max(1);
+    let total = super::memory::figures().total.max(1);
     let score = (rss * 1000 / total) as i64 + i64::from(p.oom_score_adj.load(Ordering::Relaxed));
     let score = if score < 0 {
         0

@@ -58,11 +58,7 @@ pub fn name(who: &Who) -> Result<Vec<u8>, Errno> {
     let p = who.get()?;
     match who.live() {
         Ok(t) => Ok(t.name()),
-        // A zombie's tasks are gone; its program's name is what is left.
-        Err(_) => {
-            let exe = p.exe.lock().clone();
-            Ok(exe.map_or_else(|| b"defunct".to_vec(), |e| e.dentry.name()))
-        }
+        Err(_) => Ok(p.last.lock().as_ref().map_or_else(Vec::new, |l| l.0.clone())),
     }
 }
 
@@ -82,7 +78,7 @@ fn state_word(letter: u8) -> &'static str {
 pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
     let p = who.get()?;
     let task = who.live().ok();
-    let creds = task.as_ref().map(|t| t.creds()).unwrap_or_default();
+    let creds = who.creds().unwrap_or_default();
     let parent = {
         let f = p.family.lock();
         f.parent.as_ref().and_then(|w| w.upgrade()).map_or(0, |q| q.pid)

@@ -3,6 +3,7 @@
 //! A setting either is what the kernel does (and cannot be changed), has an effect that its reader looks up here, or tunes
 //! something of Linux that QKernel does not have: then it is kept and shown, as the container's own namespace would.
 
+use super::host_text;
 use super::sysctl_table::{Class, TABLE};
 use crate::fs::inode::InodeRef;
 use crate::fs::pseudo::{Dir, Meta, Table, TextFile, new_ino};
@@ -10,6 +11,7 @@ use crate::task::creds::cap;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use hal::host::SystemGroup;
 use hal::sync::SpinLock;
 use qlib::Errno;
 
@@ -52,12 +54,24 @@ fn value(s: &Setting) -> String {
     if let Some(v) = CHANGED.lock().get(s.path) {
         return v.clone();
     }
+    if let Some(v) = of_network(s.path) {
+        return v;
+    }
     match s.class {
         Class::Fixed(v) | Class::Text(v) => String::from(v),
         Class::Int(v, _, _) => v.to_string(),
         Class::Ints(v, _) => String::from(v),
         Class::Live(show, _) => show(),
     }
+}
+
+/// Inet sockets are the host's, in the container's network namespace: its settings are theirs.
+fn of_network(path: &str) -> Option<String> {
+    if !path.starts_with("net/") || path.starts_with("net/unix/") {
+        return None;
+    }
+    let text = host_text::string(SystemGroup::Proc, &alloc::format!("sys/{path}"))?;
+    Some(String::from(text.trim_end()))
 }
 
 fn store(s: &Setting, bytes: &[u8]) -> Result<(), Errno> {

@@ -1,6 +1,8 @@
 //! Files of `/proc` about the whole system.
 
-use super::ident::{TICK_NS, memory, total_cpu_ns, version};
+use super::ident::{TICK_NS, total_cpu_ns, version};
+use super::load;
+use super::memory::{Figures, figures};
 use super::stat::running;
 use crate::fs::pseudo::{Text, Tree};
 use crate::put;
@@ -15,7 +17,7 @@ pub(super) fn fill(t: &mut Tree) {
     t.dir("bus", |_| {});
     t.text(
         "cgroups",
-        "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t0\t1\t1\nmemory\t0\t1\t1\npids\t0\t1\t1\n",
+        "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpuset\t0\t1\t1\ncpu\t0\t1\t1\nmemory\t0\t1\t1\npids\t0\t1\t1\n",
     );
     t.text("cmdline", "quark\n");
     t.text("consoles", "");
@@ -40,7 +42,7 @@ pub(super) fn fill(t: &mut Tree) {
     t.file("kmsg", || Err(Errno::EPERM));
     t.file("loadavg", loadavg);
     t.text("locks", "");
-    t.file("meminfo", || Ok(meminfo(memory().total, memory().free)));
+    t.file("meminfo", || Ok(meminfo(&figures())));
     t.text("misc", "");
     t.text("modules", "");
     t.link("mounts", "self/mounts");
@@ -67,7 +69,7 @@ pub(super) fn fill(t: &mut Tree) {
     });
     t.file("uptime", uptime);
     t.file("version", || Ok(version()));
-    t.file("vmstat", || Ok(vmstat(memory().total, memory().free)));
+    t.file("vmstat", || Ok(vmstat(&figures())));
     t.file("zoneinfo", || Ok(Vec::new()));
 }
 
@@ -111,14 +113,19 @@ fn softirqs() -> Result<Vec<u8>, Errno> {
 }
 
 fn loadavg() -> Result<Vec<u8>, Errno> {
-    // No load is averaged: what runs now is what can be told.
-    let line = alloc::format!(
-        "0.00 0.00 0.00 {}/{} {}\n",
-        running(),
-        table::task_count(),
-        table::last_id()
-    );
-    Ok(line.into_bytes())
+    let mut t = Text::new();
+    for a in load::averages() {
+        // Rounded to hundredths.
+        let a = a + load::ONE / 200;
+        put!(
+            t,
+            "{}.{:02} ",
+            a >> load::SHIFT,
+            (a & (load::ONE - 1)) * 100 >> load::SHIFT
+        );
+    }
+    put!(t, "{}/{} {}\n", running(), table::task_count(), table::last_id());
+    Ok(t.finish())
 }
 
 /// The largest idle time shown so far, ns.
@@ -165,46 +172,44 @@ fn stat() -> Result<Vec<u8>, Errno> {
     Ok(t.finish())
 }
 
-/// `meminfo` of a machine with `total` and `free` KiB.
-fn meminfo(total: u64, free: u64) -> Vec<u8> {
-    let used = total.saturating_sub(free);
+fn meminfo(m: &Figures) -> Vec<u8> {
     let mut t = Text::new();
     for (name, kib) in [
-        ("MemTotal", total),
-        ("MemFree", free),
-        ("MemAvailable", free),
-        ("Buffers", 0),
-        ("Cached", 0),
+        ("MemTotal", m.total),
+        ("MemFree", m.free),
+        ("MemAvailable", m.available),
+        ("Buffers", m.buffers),
+        ("Cached", m.cached),
         ("SwapCached", 0),
-        ("Active", used),
-        ("Inactive", 0),
-        ("Active(anon)", used),
-        ("Inactive(anon)", 0),
-        ("Active(file)", 0),
-        ("Inactive(file)", 0),
+        ("Active", m.active_anon + m.active_file),
+        ("Inactive", m.inactive_anon + m.inactive_file),
+        ("Active(anon)", m.active_anon),
+        ("Inactive(anon)", m.inactive_anon),
+        ("Active(file)", m.active_file),
+        ("Inactive(file)", m.inactive_file),
         ("Unevictable", 0),
         ("Mlocked", 0),
-        ("SwapTotal", 0),
-        ("SwapFree", 0),
+        ("SwapTotal", m.swap_total),
+        ("SwapFree", m.swap_free),
         ("Zswap", 0),
         ("Zswapped", 0),
-        ("Dirty", 0),
+        ("Dirty", m.dirty),
         ("Writeback", 0),
-        ("AnonPages", used),
-        ("Mapped", 0),
-        ("Shmem", 0),
+        ("AnonPages", m.anon),
+        ("Mapped", m.mapped),
+        ("Shmem", m.shmem),
         ("KReclaimable", 0),
-        ("Slab", 0),
+        ("Slab", m.slab),
         ("SReclaimable", 0),
-        ("SUnreclaim", 0),
+        ("SUnreclaim", m.slab),
         ("KernelStack", table::task_count() as u64 * 16),
         ("PageTables", 0),
         ("SecPageTables", 0),
         ("NFS_Unstable", 0),
         ("Bounce", 0),
         ("WritebackTmp", 0),
-        ("CommitLimit", total),
-        ("Committed_AS", used),
+        ("CommitLimit", m.total),
+        ("Committed_AS", m.anon + m.shmem),
         ("VmallocTotal", 34_359_738_367),
         ("VmallocUsed", 0),
         ("VmallocChunk", 0),
@@ -230,30 +235,29 @@ fn meminfo(total: u64, free: u64) -> Vec<u8> {
     t.finish()
 }
 
-fn vmstat(total: u64, free: u64) -> Vec<u8> {
+fn vmstat(m: &Figures) -> Vec<u8> {
     let mut t = Text::new();
-    let used = total.saturating_sub(free) / 4;
     for (name, v) in [
-        ("nr_free_pages", free / 4),
-        ("nr_inactive_anon", 0),
-        ("nr_active_anon", used),
-        ("nr_inactive_file", 0),
-        ("nr_active_file", 0),
+        ("nr_free_pages", m.free / 4),
+        ("nr_inactive_anon", m.inactive_anon / 4),
+        ("nr_active_anon", m.active_anon / 4),
+        ("nr_inactive_file", m.inactive_file / 4),
+        ("nr_active_file", m.active_file / 4),
         ("nr_unevictable", 0),
         ("nr_mlock", 0),
-        ("nr_anon_pages", used),
-        ("nr_mapped", 0),
-        ("nr_file_pages", 0),
-        ("nr_dirty", 0),
+        ("nr_anon_pages", m.anon / 4),
+        ("nr_mapped", m.mapped / 4),
+        ("nr_file_pages", (m.cached + m.buffers) / 4),
+        ("nr_dirty", m.dirty / 4),
         ("nr_writeback", 0),
-        ("nr_shmem", 0),
+        ("nr_shmem", m.shmem / 4),
         ("pgpgin", 0),
         ("pgpgout", 0),
         ("pswpin", 0),
         ("pswpout", 0),
         ("pgfault", 0),
         ("pgmajfault", 0),
-        ("oom_kill", 0),
+        ("oom_kill", crate::control::oom_kills()),
     ] {
         put!(t, "{name} {v}\n");
     }
@@ -267,7 +271,13 @@ mod tests {
 
     #[test]
     fn meminfo_has_the_columns_tools_parse() {
-        let text = String::from_utf8(meminfo(2_097_152, 1_048_576)).unwrap();
+        let text = String::from_utf8(meminfo(&Figures {
+            total: 2_097_152,
+            free: 1_048_576,
+            available: 1_048_576,
+            ..Figures::default()
+        }))
+        .unwrap();
         let mut lines = text.lines();
         assert_eq!(lines.next(), Some("MemTotal:        2097152 kB"));
         assert_eq!(lines.next(), Some("MemFree:         1048576 kB"));

@@ -2,7 +2,7 @@
 
 use crate::fs::pseudo::Meta;
 use crate::mm::Mm;
-use crate::task::creds::cap;
+use crate::task::creds::{Creds, cap};
 use crate::task::process::StopState;
 use crate::task::{Process, Task, table};
 use alloc::sync::{Arc, Weak};
@@ -75,12 +75,19 @@ impl Who {
     pub fn mm(&self) -> Option<Arc<Mm>> {
         self.live().ok()?.mm()
     }
-    /// What `stat` tells of entry `k`: owned by the process's user unless it is not dumpable.
+    /// Credentials; of a zombie those it ended with.
+    pub fn creds(&self) -> Option<Arc<Creds>> {
+        match self.live() {
+            Ok(t) => Some(t.creds()),
+            Err(_) => self.get().ok()?.last.lock().as_ref().map(|l| l.1.clone()),
+        }
+    }
+    /// What `stat` tells of entry `k`: owned by the process's user, but only its directory is when it is not dumpable.
     pub fn meta(&self, k: u64, perm: u32) -> Meta {
         let owner = self.get().ok().and_then(|p| {
             let dumpable = p.dumpable.load(Ordering::Relaxed) == 1;
-            let creds = self.live().ok()?.creds();
-            dumpable.then_some((creds.euid, creds.egid))
+            let creds = self.creds()?;
+            (dumpable || perm == 0o555).then_some((creds.euid, creds.egid))
         });
         let (uid, gid) = owner.unwrap_or((0, 0));
         Meta {

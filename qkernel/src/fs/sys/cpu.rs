@@ -90,12 +90,12 @@ pub(super) fn nodes(t: &mut Tree) {
         n.file("cpulist", list).file("cpumap", mask);
         n.text("distance", "10\n");
         n.file("meminfo", || {
-            let m = crate::kernel::memory();
-            let (total, free) = (m.total >> 10, m.free >> 10);
+            let m = crate::fs::proc::memory::figures();
+            let (total, free) = (m.total, m.free);
             let mut t = Text::new();
             put!(t, "Node 0 MemTotal:       {total:>8} kB\n");
             put!(t, "Node 0 MemFree:        {free:>8} kB\n");
-            put!(t, "Node 0 MemUsed:        {:>8} kB\n", total - free);
+            put!(t, "Node 0 MemUsed:        {:>8} kB\n", total.saturating_sub(free));
             Ok(t.finish())
         });
         n.text(

@@ -1,6 +1,7 @@
 //! Mount options of tmpfs.
 
 use super::PAGE;
+use hal::sync::Once;
 use qlib::Errno;
 
 /// Limits and the root directory's attributes.
@@ -21,8 +22,9 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            max_pages: u64::MAX,
-            max_inodes: u64::MAX,
+            // Half of the memory, and an inode for each of its pages.
+            max_pages: memory() / 2 / PAGE,
+            max_inodes: memory() / 2 / PAGE,
             mode: 0o755,
             uid: 0,
             gid: 0,
@@ -30,15 +32,10 @@ impl Default for Options {
     }
 }
 
-/// Bytes of memory percentages are of.
+/// Bytes of memory the container has: percentages are of it.
 fn memory() -> u64 {
-    match hal::boot::info().memory_limit {
-        u64::MAX | 0 => hal::boot::info()
-            .heap
-            .end
-            .saturating_sub(hal::boot::info().heap.start),
-        n => n,
-    }
+    static TOTAL: Once<u64> = Once::new();
+    *TOTAL.call_once(|| crate::fs::proc::memory::figures().total << 10)
 }
 
 /// A number with k, m, g or % behind it.

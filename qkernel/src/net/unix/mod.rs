@@ -36,7 +36,7 @@ pub const MAX_DATAGRAMS: usize = 10;
 pub struct UnixProvider;
 
 impl SocketProvider for UnixProvider {
-    fn carries(&self, f: u32) -> bool {
+    fn carries(&self, f: u32, _protocol: u32) -> bool {
         f == family::UNIX
     }
 
@@ -116,7 +116,29 @@ fn current_cred() -> (PeerCred, Arc<Vec<u32>>) {
     }
 }
 
+/// A unix socket as `/proc/net/unix` shows it.
+pub struct Summary {
+    /// SOCK_* type.
+    pub kind: u32,
+    /// It waits for connections.
+    pub listening: bool,
+    /// It has or had a peer.
+    pub connected: bool,
+    /// `sun_path`; empty without a name.
+    pub path: Vec<u8>,
+}
+
 impl UnixSocket {
+    /// What `/proc/net/unix` shows.
+    pub fn summary(&self) -> Summary {
+        let s = self.state.lock();
+        Summary {
+            kind: self.kind,
+            listening: matches!(s.phase, Phase::Listening { .. }),
+            connected: matches!(s.phase, Phase::Connected),
+            path: s.name.as_ref().map_or_else(Vec::new, |n| n.path().to_vec()),
+        }
+    }
     /// A socket without name and peer.
     pub fn new(kind: u32) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
