@@ -107,6 +107,14 @@ fn sys_fcntl(c: &mut Ctx<'_>, fd: Fd, cmd: u32, arg: u64) -> SysResult {
             Ok(0)
         }
         g::F_GET_SEALS => f.ops().seals().map(u64::from).ok_or(Errno::EINVAL),
+        // Directories are watched by inotify alone; giving up a watch there never was is no error.
+        g::F_NOTIFY if arg as u32 & !g::DN_MULTISHOT == 0 => {
+            if f.inode().map(|i| i.file_type()) == Some(FileType::Directory) {
+                Ok(0)
+            } else {
+                Err(Errno::ENOTDIR)
+            }
+        }
         g::F_GETLEASE => Ok(u64::from(g::F_UNLCK)),
         g::F_DUPFD_QUERY => {
             let other = file(c, Fd(arg as i32))?;

@@ -4,6 +4,7 @@ use super::Support::{Full, Partial, Refused};
 use super::{Args, Ctx, SysResult};
 use crate::kernel;
 use crate::rows;
+use crate::task::cpus::CpuSet;
 use crate::task::creds::cap;
 use crate::task::process::RLIMITS;
 use crate::task::{Task, table};
@@ -98,7 +99,7 @@ fn limit_at(addr: u64) -> SysResult<Option<(u64, u64)>> {
 }
 
 fn sys_prlimit64(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    let target = task_by_pid(ctx, a.i32(0))?;
+    let target = task_of(ctx, a.i32(0))?;
     if !Arc::ptr_eq(&target.process, &ctx.task.process) {
         let (me, it) = (ctx.task.creds(), target.creds());
         let same = [it.uid, it.euid, it.suid].iter().all(|u| *u == me.uid)
@@ -115,35 +116,46 @@ fn sys_prlimit64(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     Ok(0)
 }
 
-fn task_by_pid(ctx: &Ctx<'_>, pid: i32) -> SysResult<Arc<Task>> {
+/// The task a pid names, for calls that know no negative pids.
+fn task_of(ctx: &Ctx<'_>, pid: i32) -> SysResult<Arc<Task>> {
     match pid {
         0 => Ok(ctx.task.clone()),
-        p if p < 0 => Err(Errno::EINVAL),
-        p => table::task(p as u32).ok_or(Errno::ESRCH),
+        p => table::task(u32::try_from(p).map_err(|_| Errno::ESRCH)?).ok_or(Errno::ESRCH),
+    }
+}
+
+/// As [`task_of`], for calls that refuse negative pids as such.
+fn task_by_pid(ctx: &Ctx<'_>, pid: i32) -> SysResult<Arc<Task>> {
+    if pid < 0 {
+        Err(Errno::EINVAL)
+    } else {
+        task_of(ctx, pid)
     }
 }
 
 fn sys_sched_getaffinity(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    task_by_pid(ctx, a.i32(0))?;
-    let bytes = (hal::boot::cpus() as usize).div_ceil(64) * 8;
-    if (a.u64(1) as usize) < bytes || !a.u64(1).is_multiple_of(8) {
+    let task = task_of(ctx, a.i32(0))?;
+    let cpus = task.cpus.lock().clone();
+    let mask = cpus.to_bytes();
+    if (a.u64(1) as usize) < mask.len() || !a.u64(1).is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
-    let mut mask = vec![0u8; bytes];
-    for cpu in 0..hal::boot::cpus() as usize {
-        mask[cpu / 8] |= 1 << (cpu % 8);
-    }
     copy_out(a.u64(2), &mask)?;
-    Ok(bytes as u64)
+    Ok(mask.len() as u64)
 }
 
 fn sys_sched_setaffinity(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    task_by_pid(ctx, a.i32(0))?;
     let n = (a.u64(1) as usize).min(1024);
     let mut mask = vec![0u8; n];
     copy_in(&mut mask, a.u64(2))?;
-    let any = (0..hal::boot::cpus() as usize).any(|c| mask.get(c / 8).is_some_and(|b| b >> (c % 8) & 1 != 0));
-    if any { Ok(0) } else { Err(Errno::EINVAL) }
+    let task = task_of(ctx, a.i32(0))?;
+    let (me, it) = (ctx.task.creds(), task.creds());
+    if me.euid != it.euid && me.euid != it.uid && !me.capable(cap::SYS_NICE) {
+        return Err(Errno::EPERM);
+    }
+    let cpus = CpuSet::from_bytes(&mask).ok_or(Errno::EINVAL)?;
+    *task.cpus.lock() = cpus;
+    Ok(0)
 }
 
 fn sys_getcpu(_ctx: &mut Ctx<'_>, a: Args) -> SysResult {
@@ -383,7 +395,7 @@ rows! {
     prlimit64: Full, sys_prlimit64;
     sched_yield: Full, |_, _| { hal::thread::yield_now(); Ok(0) };
     sched_getaffinity: Full, sys_sched_getaffinity;
-    sched_setaffinity: Partial("checked, not enforced"), sys_sched_setaffinity;
+    sched_setaffinity: Partial("kept, not enforced"), sys_sched_setaffinity;
     sched_getparam: Partial("always SCHED_OTHER"), sys_sched_getparam;
     sched_setparam: Partial("always SCHED_OTHER"), |c, a| sys_sched_setscheduler(c, a.i32(0), 0, a.u64(1));
     sched_getscheduler: Partial("always SCHED_OTHER"), |c, a| { task_by_pid(c, a.i32(0))?; Ok(0) };

@@ -97,6 +97,7 @@ pub fn make_task(thread: &Arc<Thread>, parts: Parts) -> Arc<Task> {
         exited: AtomicBool::new(false),
         cpu_ns: [AtomicU64::new(0), AtomicU64::new(0)],
         looked_ns: AtomicU64::new(0),
+        cpus: SpinLock::default(),
         nice: AtomicU32::new(20),
         death_signal: AtomicU32::new(0),
         timer_slack_ns: AtomicU64::new(50_000),
@@ -309,6 +310,7 @@ fn inherit(parent: &Task, task: &Task, args: &CloneArgs) {
         }
     }
     *task.comm.lock() = *parent.comm.lock();
+    *task.cpus.lock() = parent.cpus.lock().clone();
     task.nice
         .store(parent.nice.load(Ordering::Relaxed), Ordering::Relaxed);
     task.timer_slack_ns

@@ -1,6 +1,7 @@
 //! Processes and their threads (tasks).
 
 pub mod clone;
+pub mod cpus;
 pub mod creds;
 pub mod exit;
 pub mod pidfd;

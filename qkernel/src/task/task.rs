@@ -5,6 +5,7 @@ use crate::fs::path::FsContext;
 use crate::mm::Mm;
 use crate::sched::wait::WaitQueue;
 use crate::signal::{PendingSignals, SigSet};
+use crate::task::cpus::CpuSet;
 use crate::task::creds::Creds;
 use crate::task::process::Process;
 use alloc::boxed::Box;
@@ -85,6 +86,8 @@ pub struct Task {
     pub cpu_ns: [AtomicU64; 2],
     /// When [`Task::cpu_ns`] was looked at, monotonic ns.
     pub looked_ns: AtomicU64,
+    /// CPUs it may run on.
+    pub cpus: SpinLock<CpuSet>,
     /// Nice value + 20.
     pub nice: AtomicU32,
     /// `PR_SET_PDEATHSIG`.

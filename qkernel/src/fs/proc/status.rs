@@ -1,6 +1,6 @@
 //! `/proc/PID/status`: the same and more, with names.
 
-use super::cpu_sets::{cpu_list, cpu_mask};
+use super::cpu_sets::{cpu_list_where, cpu_mask_where};
 use super::stat::{resident, sizes};
 use super::who::Who;
 use crate::fs::pseudo::Text;
@@ -174,11 +174,12 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
         "Speculation_Store_Bypass:\tvulnerable\nSpeculationIndirectBranch:\tconditional enabled\n"
     );
     let cpus = hal::boot::cpus();
+    let allowed = who.live().map(|t| t.cpus.lock().clone()).unwrap_or_default();
     put!(
         t,
         "Cpus_allowed:\t{}\nCpus_allowed_list:\t{}\n",
-        cpu_mask(cpus),
-        cpu_list(cpus)
+        cpu_mask_where(cpus, |c| allowed.contains(c)),
+        cpu_list_where(cpus, |c| allowed.contains(c))
     );
     put!(t, "Mems_allowed:\t1\nMems_allowed_list:\t0\n");
     put!(

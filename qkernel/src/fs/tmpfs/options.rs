@@ -63,20 +63,21 @@ fn number(text: &[u8], radix: u32) -> Result<u64, Errno> {
 }
 
 impl Options {
-    /// Parses `size=64k,mode=1777,…`. Without a size there is no limit but memory itself.
+    /// Parses `size=64k,mode=1777,…`. Without a size it is half the memory, as in Linux; 0 = no limit.
     ///
     /// # Errors
     /// EINVAL for an unknown option or a bad number.
     pub fn parse(text: &[u8]) -> Result<Self, Errno> {
+        let limit = |n: u64| if n == 0 { u64::MAX } else { n };
         let mut o = Self {
             mode: 0o1777,
+            max_pages: limit(memory() / 2 / PAGE),
             ..Self::default()
         };
         for part in text.split(|b| *b == b',').filter(|p| !p.is_empty()) {
             let mut sides = part.splitn(2, |b| *b == b'=');
             let key = sides.next().unwrap_or_default();
             let value = sides.next().unwrap_or_default();
-            let limit = |n: u64| if n == 0 { u64::MAX } else { n };
             match key {
                 b"size" => o.max_pages = limit(size(value)?.div_ceil(PAGE)),
                 b"nr_blocks" => o.max_pages = limit(size(value)?),
