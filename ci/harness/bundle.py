@@ -127,6 +127,8 @@ def debian(packages=None, name="debian", make=True):
     # The machine's own apt sources, so that a configured mirror or proxy is used.
     done = subprocess.run(
         ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--include=" + ",".join(packages),
+         # update-alternatives wants the directory even where no page is installed.
+         '--essential-hook=mkdir -p "$1/usr/share/man/man1"',
          "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
          "--dpkgopt=path-exclude=/usr/share/locale/*", "bookworm", new, apt.mirror()],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -142,6 +144,38 @@ def debian(packages=None, name="debian", make=True):
 def servers():
     """Makes a Debian root file system with servers and the tools that look at a system; returns its path."""
     return debian(SERVER_PACKAGES, "servers")
+
+
+# Interpreters, compilers, and CPython's own tests; 1.3 GB unpacked.
+LANGUAGE_PACKAGES = DEBIAN_PACKAGES + ["libpython3.11-testsuite", "nodejs", "default-jdk-headless", "golang-go", "dpkg-dev", "tzdata", "netbase",
+                                       "strace", "iproute2"]
+LANGUAGE_SOURCES = ["zlib", "lua5.4"]
+
+
+def languages():
+    """Makes the Debian root file system of the language tests, with the source packages they build in /usr/src; returns its path."""
+    root = debian(LANGUAGE_PACKAGES, "languages")
+    for package in LANGUAGE_SOURCES:
+        target = os.path.join(root, "usr/src", package)
+        if not os.path.exists(target):
+            source_package(package, target)
+    return root
+
+
+def source_package(package, target):
+    """Unpacks a Debian source package, patched, as `target`."""
+    apt.need("dpkg-dev")
+    with tempfile.TemporaryDirectory(prefix="source.", dir=os.path.dirname(target)) as d:
+        os.makedirs(f"{d}/lists/partial")
+        with open(f"{d}/sources.list", "w", encoding="utf-8") as f:
+            f.write(f"deb-src {apt.mirror()} bookworm main\n")
+        get = ["apt-get", "-qq", "-o", f"Dir::Etc::SourceList={d}/sources.list", "-o", "Dir::Etc::SourceParts=-",
+               "-o", f"Dir::State::Lists={d}/lists", "-o", "APT::Sandbox::User=root"]
+        for command in (get + ["update"], get + ["source", "--download-only", package], ["sh", "-c", "dpkg-source --extract *.dsc unpacked"]):
+            done = subprocess.run(command, cwd=d, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+            if done.returncode != 0:
+                raise Skip(f"{' '.join(command)} failed: {done.stdout[-1500:]}")
+        os.rename(f"{d}/unpacked", target)
 
 
 TOOL_PACKAGES = ["bash", "dash", "coreutils", "findutils", "grep", "tar", "gzip", "sed", "mawk", "dpkg", "perl-base", "diffutils",

@@ -44,6 +44,15 @@ def known_failures():
     return [tuple(part.strip() for part in l.split(":", 2)) for l in lines]
 
 
+# Lines of the table at the end: what was run, how many of its own tests passed and failed, why it differs from runc.
+outcomes = []
+
+
+def tell(program, passed, failed, reason=""):
+    """Adds a line to the table at the end; a case uses it whose program counts tests itself."""
+    outcomes.append((program, str(passed), str(failed), reason))
+
+
 class Report:
     """Collects outcomes; `only` restricts to cases whose full name starts with one of its entries."""
 
@@ -119,6 +128,11 @@ class Report:
 
     def finish(self):
         """Prints the end; returns the exit status."""
+        if outcomes:
+            rows = [("program", "passed", "failed", "differs because"), *outcomes]
+            widths = [max(len(r[i]) for r in rows) for i in range(3)]
+            for program, passed, failed, reason in rows:
+                print(f"{program:{widths[0]}}  {passed:>{widths[1]}}  {failed:>{widths[2]}}  {reason}".rstrip())
         for s in self.skips:
             print(f"not run: {s}")
         for f in self.failures:
