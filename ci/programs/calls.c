@@ -190,6 +190,94 @@ static void pidfds(void) {
   say("getfd", syscall(SYS_pidfd_getfd, fd, 0, 0) > 2);
 }
 
+static volatile int overrun = -1;
+
+static void on_timer(int sig, siginfo_t *info, void *unused) {
+  (void)sig, (void)unused;
+  if (overrun < 0) overrun = info->si_overrun;
+}
+
+static void timers(void) {
+  struct sigaction act = {.sa_sigaction = on_timer, .sa_flags = SA_SIGINFO};
+  struct sigevent e = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+  struct itimerspec often = {{0, 200000000}, {0, 200000000}}, left, fast = {{0, 100000}, {0, 100000}}, stop = {{0, 0}, {0, 0}};
+  sigset_t set;
+  timer_t t;
+  sigaction(SIGRTMIN, &act, NULL);
+  sigemptyset(&set);
+  sigaddset(&set, SIGRTMIN);
+  sigaddset(&set, SIGCONT);
+  sigprocmask(SIG_BLOCK, &set, NULL);
+  timer_create(CLOCK_MONOTONIC, &e, &t);
+  timer_settime(t, 0, &often, NULL);
+  usleep(700000);
+  sigprocmask(SIG_UNBLOCK, &set, NULL);
+  say("overruns while blocked", overrun);
+  say("as asked", timer_getoverrun(t));
+  timer_gettime(t, &left);
+  say("runs again", left.it_value.tv_nsec > 0 && left.it_value.tv_nsec < 200000000);
+  timer_delete(t);
+  sigprocmask(SIG_BLOCK, &set, NULL);
+  e.sigev_signo = SIGCONT;
+  timer_create(CLOCK_MONOTONIC, &e, &t);
+  timer_settime(t, 0, &often, NULL);
+  usleep(700000);
+  sigprocmask(SIG_UNBLOCK, &set, NULL);
+  say("overruns of an ignored signal", timer_getoverrun(t));
+  timer_delete(t);
+  sigprocmask(SIG_BLOCK, &set, NULL);
+  e.sigev_signo = SIGRTMIN;
+  timer_create(CLOCK_MONOTONIC, &e, &t);
+  overrun = -1;
+  timer_settime(t, 0, &fast, NULL);
+  usleep(100000);
+  sigprocmask(SIG_UNBLOCK, &set, NULL);
+  timer_settime(t, 0, &stop, NULL);
+  say("overruns of a fast timer", overrun > 700);
+  timer_delete(t);
+}
+
+static void nothing(int sig) { (void)sig; }
+
+static void children(void) {
+  struct sigaction act = {.sa_handler = nothing, .sa_flags = SA_NOCLDWAIT};
+  int status;
+  sigaction(SIGCHLD, &act, NULL);
+  for (int i = 0; i < 20; i++) {
+    if (fork() == 0) _exit(3);
+    if (wait(&status) != -1 || errno != ECHILD) say("SA_NOCLDWAIT", i);
+  }
+  signal(SIGCHLD, SIG_DFL);
+  siginfo_t info;
+  if (fork() == 0) _exit(setuid(77) ? 1 : 3);
+  waitid(P_ALL, 0, &info, WEXITED);
+  say("user of a child that ended", info.si_uid);
+}
+
+static void queue_limit(void) {
+  struct rlimit ten = {10, 10};
+  sigset_t set;
+  union sigval v = {7};
+  int n = 0;
+  sigemptyset(&set);
+  sigaddset(&set, SIGRTMIN + 3);
+  sigprocmask(SIG_BLOCK, &set, NULL);
+  setrlimit(RLIMIT_SIGPENDING, &ten);
+  while (n < 1000 && sigqueue(getpid(), SIGRTMIN + 3, v) == 0) n++;
+  say("queued at most", n < 1000);
+  say("then", sigqueue(getpid(), SIGRTMIN + 3, v));
+  struct timespec none = {0, 0};
+  while (sigtimedwait(&set, NULL, &none) > 0) n--;
+  say("taken as many", n);
+}
+
+static void areas(void) {
+  int n = 0;
+  while (n < 100000 && mmap(NULL, 4096, n & 1 ? PROT_READ : PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) != MAP_FAILED) n++;
+  say("map areas run out", n > 60000 && n < 66000);
+  say("with", n < 100000 ? -1 : 0);
+}
+
 int main(void) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   requeue_pi();
@@ -202,5 +290,9 @@ int main(void) {
   compare();
   names();
   pidfds();
+  timers();
+  children();
+  queue_limit();
+  areas();
   return 0;
 }

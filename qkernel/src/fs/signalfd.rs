@@ -45,9 +45,7 @@ impl SignalFd {
 
     fn take(&self, task: &Task) -> Option<SigInfo> {
         let mask = *self.mask.lock();
-        let mut shared = task.process.pending.lock();
-        let mut own = task.signals.lock();
-        own.pending.take(mask).or_else(|| shared.take(mask))
+        crate::signal::send::take(task, |_| mask)
     }
 }
 

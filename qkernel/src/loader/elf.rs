@@ -154,7 +154,7 @@ impl Image {
                 .unwrap_or(PAGE_SIZE)
                 .max(PAGE_SIZE);
             let len = high - low;
-            let vmas = mm.vmas.lock();
+            let mut vmas = mm.vmas.lock();
             let at = match base {
                 Some(b) => Some(b & !(align - 1)),
                 None => {

@@ -223,7 +223,7 @@ fn replace(task: &Arc<Task>, regs: &mut UserContext, program: Program, stack_len
 
     let top = user_range().end - random_pages(22);
     let stack_at = {
-        let vmas = mm.vmas.lock();
+        let mut vmas = mm.vmas.lock();
         vmas.find_free(stack_len, PAGE_SIZE * 16, top, reserved())
             .ok_or(Errno::ENOMEM)?
     };

@@ -98,6 +98,16 @@ pub struct VmaSet {
     map: BTreeMap<u64, Vma>,
     /// Sum of the lengths, bytes.
     total: u64,
+    /// What the last search from the top showed, so that the next need not look there again.
+    full: Full,
+}
+
+/// Between `from` and `top` no `len` bytes are free.
+#[derive(Clone, Copy, Default)]
+struct Full {
+    from: u64,
+    top: u64,
+    len: u64,
 }
 
 impl VmaSet {
@@ -143,6 +153,9 @@ impl VmaSet {
     }
     /// Cuts `range` out; returns the parts that were there.
     pub fn remove(&mut self, range: Range) -> Vec<Vma> {
+        if range.end > self.full.from {
+            self.full = Full::default();
+        }
         let hit: Vec<u64> = self.overlapping(range).map(|v| v.start).collect();
         let mut out = Vec::with_capacity(hit.len());
         for start in hit {
@@ -197,9 +210,10 @@ impl VmaSet {
         }
     }
     /// The highest free range of `len` bytes that ends at or below `top` and starts at or above `low`.
-    pub fn find_free(&self, len: u64, low: u64, top: u64, reserved: &[Range]) -> Option<u64> {
-        let mut end = top;
-        let mut areas = self.map.range(..top).rev().map(|(_, v)| v.range()).peekable();
+    pub fn find_free(&mut self, len: u64, low: u64, top: u64, reserved: &[Range]) -> Option<u64> {
+        let known = self.full.top == top && len >= self.full.len;
+        let mut end = if known { self.full.from } else { top };
+        let mut areas = self.map.range(..end).rev().map(|(_, v)| v.range()).peekable();
         loop {
             // The highest obstacle below `end`: an area or a reserved range.
             while areas.peek().is_some_and(|a| a.start >= end) {
@@ -217,6 +231,9 @@ impl VmaSet {
             };
             let floor = block.map_or(low, |b| b.end.max(low));
             if end >= floor && end - floor >= len {
+                if !known || len == self.full.len {
+                    self.full = Full { from: end, top, len };
+                }
                 return Some(end - len);
             }
             end = block?.start.min(end);
@@ -297,5 +314,39 @@ mod tests {
         assert_eq!(s.find_free(0x2000, 0x1000, 0xc000, &reserved), Some(0x6000));
         assert_eq!(s.find_free(0x1000, 0x1000, 0xb800, &reserved), Some(0x9000));
         assert_eq!(s.find_free(0x8000, 0x1000, 0xc000, &reserved), None);
+    }
+
+    #[test]
+    fn what_a_search_remembers_changes_no_answer() {
+        const LOW: u64 = 0x1000;
+        const TOP: u64 = 0x40_000;
+        let mut s = VmaSet::default();
+        let mut seed = 12345u64;
+        let mut random = |n: u64| {
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (seed >> 33) % n
+        };
+        for _ in 0..4000 {
+            let len = (1 + random(4)) * 0x1000;
+            if random(3) == 0 {
+                let start = LOW + random((TOP - LOW) / 0x1000) * 0x1000;
+                s.remove(Range {
+                    start,
+                    end: (start + len).min(TOP),
+                });
+                continue;
+            }
+            let mut fresh = s.clone();
+            fresh.full = Full::default();
+            let at = s.find_free(len, LOW, TOP, &[]);
+            assert_eq!(at, fresh.find_free(len, LOW, TOP, &[]));
+            if let Some(at) = at {
+                let mut v = area(at, at + len);
+                v.locked = random(2) == 0;
+                s.insert(v);
+            }
+        }
     }
 }

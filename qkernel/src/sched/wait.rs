@@ -257,13 +257,16 @@ pub fn wait_until<T>(
         if let Some(v) = cond() {
             return Ok(v);
         }
-        if task::interrupted() {
-            return Err(WaitError::Interrupted);
-        }
-        if deadline_ns.is_some_and(|d| hal::clock::monotonic_ns() >= d) {
-            return Err(WaitError::TimedOut);
-        }
-        park(deadline_ns);
+        let end = if task::interrupted() {
+            WaitError::Interrupted
+        } else if deadline_ns.is_some_and(|d| hal::clock::monotonic_ns() >= d) {
+            WaitError::TimedOut
+        } else {
+            park(deadline_ns);
+            continue;
+        };
+        // What ended the wait may have come together with what was waited for.
+        return cond().ok_or(end);
     }
 }
 

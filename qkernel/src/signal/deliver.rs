@@ -71,10 +71,7 @@ pub fn set_mask(task: &Arc<Task>, mask: SigSet) {
 
 /// Takes the next deliverable signal.
 fn next_signal(task: &Task) -> Option<SigInfo> {
-    let mut shared = task.process.pending.lock();
-    let mut own = task.signals.lock();
-    let wanted = SigSet(!own.blocked.0);
-    own.pending.take(wanted).or_else(|| shared.take(wanted))
+    super::send::take(task, |own| SigSet(!own.blocked.0))
 }
 
 fn deliver_all(ctx: &mut Ctx<'_>) {

@@ -7,6 +7,7 @@ pub mod send;
 pub use info::SigInfo;
 
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 /// Signal numbers (the same on x86_64 and aarch64).
 #[allow(missing_docs)]
@@ -196,11 +197,19 @@ impl PendingSignals {
         }
         info
     }
-    /// Drops every signal in `set`.
-    pub fn discard(&mut self, set: SigSet) {
+    /// Drops every signal in `set`; returns the POSIX timers whose signals were among them.
+    pub fn discard(&mut self, set: SigSet) -> Vec<i32> {
+        let mut timers = Vec::new();
         if self.set.0 & set.0 != 0 {
-            self.queue.retain(|i| !set.has(i.signo));
+            self.queue.retain(|i| {
+                let dropped = set.has(i.signo);
+                if let (true, info::Fields::Timer { id, .. }) = (dropped, i.fields) {
+                    timers.push(id);
+                }
+                !dropped
+            });
             self.set = self.set.without(set);
         }
+        timers
     }
 }

@@ -5,8 +5,9 @@ use super::{DefaultAction, SIG_DFL, SIG_IGN, SigInfo, SigSet, default_action, si
 use crate::sched::wait::Events;
 use crate::task::creds::{Creds, cap};
 use crate::task::process::StopState;
-use crate::task::task::work;
+use crate::task::task::{TaskSignals, work};
 use crate::task::{Process, Task, table};
+use crate::time::posix;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use qlib::Errno;
@@ -28,14 +29,34 @@ pub fn may_signal(from: &Creds, to: &Creds) -> bool {
         || from.uid == to.uid
 }
 
+/// What became of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It is pending, or has done its work.
+    Taken,
+    /// It is ignored, or the same standard signal was pending.
+    Dropped,
+    /// A real-time signal for which RLIMIT_SIGPENDING has no room.
+    Full,
+}
+
 /// Sends to a process: any of its tasks may take it.
-pub fn to_process(p: &Arc<Process>, info: SigInfo) {
-    send(p, None, info, false);
+pub fn to_process(p: &Arc<Process>, info: SigInfo) -> Sent {
+    send(p, None, info, false)
 }
 
 /// Sends to one task.
-pub fn to_task(t: &Arc<Task>, info: SigInfo) {
-    send(&t.process, Some(t), info, false);
+pub fn to_task(t: &Arc<Task>, info: SigInfo) -> Sent {
+    send(&t.process, Some(t), info, false)
+}
+
+/// Whether a process has as many signals pending as RLIMIT_SIGPENDING allows.
+fn is_full(p: &Process, tasks: &[Arc<Task>]) -> bool {
+    const RLIMIT_SIGPENDING: usize = 11;
+    let limit = p.rlimits.lock()[RLIMIT_SIGPENDING].0;
+    let shared = p.pending.lock().len();
+    let own: usize = tasks.iter().map(|t| t.signals.lock().pending.len()).sum();
+    (shared + own) as u64 >= limit
 }
 
 /// Sends from outside the container: init cannot refuse SIGKILL and SIGSTOP.
@@ -81,7 +102,7 @@ pub fn kill_group(p: &Process, status: i32) {
     }
 }
 
-fn send(p: &Arc<Process>, only: Option<&Arc<Task>>, info: SigInfo, outside: bool) {
+fn send(p: &Arc<Process>, only: Option<&Arc<Task>>, info: SigInfo, outside: bool) -> Sent {
     let sig = info.signo;
     let action = {
         let handlers = p.handlers.lock().clone();
@@ -101,7 +122,7 @@ fn send(p: &Arc<Process>, only: Option<&Arc<Task>>, info: SigInfo, outside: bool
             resume(p);
             kill_group(p, signo::SIGKILL as i32);
         }
-        return;
+        return Sent::Taken;
     }
     let default = action.handler == SIG_DFL;
     let dropped = action.handler == SIG_IGN && sig != signo::SIGSTOP
@@ -117,25 +138,31 @@ fn send(p: &Arc<Process>, only: Option<&Arc<Task>>, info: SigInfo, outside: bool
         None => tasks.iter().any(|t| wanted(t)),
     };
     if dropped && !kept {
-        return;
+        return Sent::Dropped;
     }
-    match only {
+    if sig >= signo::SIGRTMIN && is_full(p, &tasks) {
+        return Sent::Full;
+    }
+    let queued = match only {
         Some(t) => {
-            t.signals.lock().pending.push(info);
+            let queued = t.signals.lock().pending.push(info);
             if deliverable(t, sig) {
                 t.notify(work::SIGNAL);
             }
+            queued
         }
         None => {
-            p.pending.lock().push(info);
+            let queued = p.pending.lock().push(info);
             // Any task that does not block it will do; the leader first.
             let taker = tasks.iter().find(|t| t.tid() == p.pid && deliverable(t, sig));
             if let Some(t) = taker.or_else(|| tasks.iter().find(|t| deliverable(t, sig))) {
                 t.notify(work::SIGNAL);
             }
+            queued
         }
-    }
+    };
     p.signal_wait.wake(Events::IN);
+    if queued { Sent::Taken } else { Sent::Dropped }
 }
 
 /// Whether the task would take the signal now.
@@ -144,12 +171,30 @@ fn deliverable(t: &Task, sig: u32) -> bool {
     (!s.blocked.has(sig) || s.awaited.has(sig)) && !t.exited.load(Ordering::Relaxed)
 }
 
-fn discard(p: &Process, set: SigSet) {
-    p.pending.lock().discard(set);
+/// Drops the pending signals of a set.
+pub fn discard(p: &Arc<Process>, set: SigSet) {
+    let mut timers = p.pending.lock().discard(set);
     let tasks = p.tasks.lock().clone();
     for t in tasks {
-        t.signals.lock().pending.discard(set);
+        timers.extend(t.signals.lock().pending.discard(set));
     }
+    for id in timers {
+        posix::taken(p, id);
+    }
+}
+
+/// Takes the next pending signal of a task that `wanted` chooses.
+pub fn take(task: &Task, wanted: impl FnOnce(&TaskSignals) -> SigSet) -> Option<SigInfo> {
+    let mut info = {
+        let mut shared = task.process.pending.lock();
+        let mut own = task.signals.lock();
+        let wanted = wanted(&own);
+        own.pending.take(wanted).or_else(|| shared.take(wanted))?
+    };
+    if let Fields::Timer { id, overrun, .. } = &mut info.fields {
+        *overrun = posix::taken(&task.process, *id);
+    }
+    Some(info)
 }
 
 /// Continues a stopped process and tells its parent.
@@ -166,10 +211,16 @@ fn resume(p: &Arc<Process>) {
     notify_parent(p, code::CLD_CONTINUED, signo::SIGCONT as i32);
 }
 
-/// Tells the parent of a child's change by SIGCHLD and wakes its waiters.
+/// Tells the parent of a child's stop or continuation.
 pub fn notify_parent(p: &Arc<Process>, how: i32, status: i32) {
     let parent = p.family.lock().parent.as_ref().and_then(|w| w.upgrade());
-    let Some(parent) = parent else { return };
+    if let Some(parent) = parent {
+        tell(&parent, p, how, status);
+    }
+}
+
+/// Tells `parent` of a change of its child `p` by SIGCHLD and wakes its waiters.
+pub fn tell(parent: &Arc<Process>, p: &Arc<Process>, how: i32, status: i32) {
     let stop = matches!(how, code::CLD_STOPPED | code::CLD_CONTINUED | code::CLD_TRAPPED);
     let action = {
         let handlers = parent.handlers.lock().clone();
@@ -184,7 +235,7 @@ pub fn notify_parent(p: &Arc<Process>, how: i32, status: i32) {
     if sig != 0 && !(stop && action.flags & super::sa::NOCLDSTOP != 0) {
         let usage = *p.usage.lock();
         let ticks = |ns: u64| (ns / 10_000_000) as i64;
-        let uid = p.tasks.lock().first().map_or(0, |t| t.creds().uid);
+        let uid = p.uid();
         let fields = Fields::Child {
             pid: p.pid,
             uid,
@@ -193,7 +244,7 @@ pub fn notify_parent(p: &Arc<Process>, how: i32, status: i32) {
             stime: ticks(usage.system_ns),
         };
         to_process(
-            &parent,
+            parent,
             SigInfo {
                 signo: sig,
                 errno: 0,

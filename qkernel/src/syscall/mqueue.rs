@@ -111,7 +111,7 @@ fn sys_mq_notify(c: &mut Ctx<'_>, a: Args) -> SysResult {
             let [signo, how] = UserPtr::<[i32; 2]>::new(p + 8).read()?;
             match how {
                 SIGEV_NONE => Some((0, value)),
-                SIGEV_SIGNAL if (1..=64).contains(&signo) => Some((signo as u32, value)),
+                SIGEV_SIGNAL if (0..=64).contains(&signo) => Some((signo as u32, value)),
                 SIGEV_SIGNAL => return Err(Errno::EINVAL),
                 // The C library makes SIGEV_THREAD of a netlink socket that only the kernel can write to.
                 2 => return Err(Errno::ENOSYS),

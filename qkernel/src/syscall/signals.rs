@@ -6,6 +6,7 @@ use crate::rows;
 use crate::sched::wait::{Events, WaitError, wait_until};
 use crate::signal::deliver::{self, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, on_alt_stack, set_mask};
 use crate::signal::info::code;
+use crate::signal::send::Sent;
 use crate::signal::send::{self, INIT, may_signal};
 use crate::signal::{DefaultAction, SIG_DFL, SIG_IGN, SigAction, SigInfo, SigSet, default_action, signo};
 use crate::task::task::work;
@@ -62,10 +63,7 @@ fn sys_rt_sigaction(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
         let ignored =
             n.handler == SIG_IGN || n.handler == SIG_DFL && default_action(sig) == DefaultAction::Ignore;
         if ignored {
-            p.pending.lock().discard(SigSet::of(sig));
-            for t in p.tasks.lock().iter() {
-                t.signals.lock().pending.discard(SigSet::of(sig));
-            }
+            send::discard(p, SigSet::of(sig));
         }
     }
     if old != 0 {
@@ -137,11 +135,7 @@ fn sys_pause(ctx: &mut Ctx<'_>) -> SysResult {
 fn sys_rt_sigtimedwait(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     let wanted = set_at(a.u64(0), a.u64(3))?.without(SigSet::UNBLOCKABLE);
     let deadline = crate::time::deadline_after(a.u64(2))?;
-    let take = || {
-        let mut shared = ctx.task.process.pending.lock();
-        let mut own = ctx.task.signals.lock();
-        own.pending.take(wanted).or_else(|| shared.take(wanted))
-    };
+    let take = || send::take(ctx.task, |_| wanted);
     let got = match take() {
         Some(i) => Ok(i),
         None => {
@@ -336,10 +330,12 @@ fn sys_rt_sigqueueinfo(ctx: &mut Ctx<'_>, pid: i32, sig: u32, addr: u64) -> SysR
     if !allowed(ctx, &p, sig) {
         return Err(Errno::EPERM);
     }
-    if sig != 0 {
-        send::to_process(&p, info);
-    }
-    Ok(0)
+    queued(sig != 0 && send::to_process(&p, info) == Sent::Full)
+}
+
+/// The answer to a signal with a value, which must not be lost unsaid.
+fn queued(full: bool) -> SysResult {
+    if full { Err(Errno::EAGAIN) } else { Ok(0) }
 }
 
 fn sys_rt_tgsigqueueinfo(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
@@ -350,10 +346,7 @@ fn sys_rt_tgsigqueueinfo(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     if !allowed(ctx, &t.process, sig) {
         return Err(Errno::EPERM);
     }
-    if sig != 0 {
-        send::to_task(&t, info);
-    }
-    Ok(0)
+    queued(sig != 0 && send::to_task(&t, info) == Sent::Full)
 }
 
 fn sys_pidfd_send_signal(ctx: &mut Ctx<'_>, a: Args) -> SysResult {

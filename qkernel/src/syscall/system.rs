@@ -189,6 +189,12 @@ fn sys_sched_setscheduler(ctx: &mut Ctx<'_>, pid: i32, policy: i32, param: u64) 
     }
 }
 
+fn sys_sched_rr_get_interval(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    task_by_pid(ctx, a.i32(0))?;
+    crate::time::write_timespec(a.u64(1), 4_000_000)?;
+    Ok(0)
+}
+
 fn sys_sched_get_priority(policy: i32, max: bool) -> SysResult {
     match policy {
         1 | 2 => Ok(if max { 99 } else { 1 }),
@@ -402,7 +408,7 @@ rows! {
     sched_setscheduler: Partial("no real-time policies"), |c, a| sys_sched_setscheduler(c, a.i32(0), a.i32(1), a.u64(2));
     sched_get_priority_max: Full, |_, a| sys_sched_get_priority(a.i32(0), true);
     sched_get_priority_min: Full, |_, a| sys_sched_get_priority(a.i32(0), false);
-    sched_rr_get_interval: Partial("one interval for all"), |_, a| { crate::time::write_timespec(a.u64(1), 4_000_000)?; Ok(0) };
+    sched_rr_get_interval: Partial("one interval for all"), |c, a| sys_sched_rr_get_interval(c, a);
     sched_getattr: Partial("always SCHED_OTHER"), sys_sched_getattr;
     sched_setattr: Refused(Errno::EPERM, "no other policies");
     getcpu: Partial("always the first CPU"), sys_getcpu;

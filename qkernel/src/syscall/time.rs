@@ -282,6 +282,7 @@ fn sys_timer_create(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
         tid,
         at_ns: 0,
         interval_ns: 0,
+        waiting: false,
         overrun: 0,
         alarm: None,
     };
@@ -312,9 +313,10 @@ fn sys_timer_settime(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     let (old, alarm) = {
         let mut timers = p.timers.lock();
         let t = timers.posix.get_mut(&id).ok_or(Errno::EINVAL)?;
-        let old = (t.at_ns, t.interval_ns);
+        let old = (t.next_ns(), t.interval_ns);
         t.interval_ns = interval;
         t.overrun = 0;
+        t.waiting = false;
         t.at_ns = match first {
             0 => 0,
             f if flags & TIMER_ABSTIME != 0 => absolute_deadline(f, t.clock == CLOCK_REALTIME).max(1),
@@ -334,7 +336,7 @@ fn sys_timer_gettime(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     let (at, interval) = {
         let timers = ctx.task.process.timers.lock();
         let t = timers.posix.get(&a.i32(0)).ok_or(Errno::EINVAL)?;
-        (t.at_ns, t.interval_ns)
+        (t.next_ns(), t.interval_ns)
     };
     if a.u64(1) == 0 {
         return Err(Errno::EFAULT);

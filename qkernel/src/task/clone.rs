@@ -145,6 +145,7 @@ pub fn make_process(
         exec_id: SpinLock::new(None),
         timers: SpinLock::new(crate::time::ProcessTimers::default()),
         did_exec: AtomicBool::new(false),
+        exit_uid: AtomicU32::new(0),
         dumpable: AtomicU32::new(1),
         subreaper: AtomicBool::new(false),
         oom_score_adj: AtomicI32::new(0),

@@ -4,7 +4,7 @@ use crate::fs::fdtable;
 use crate::sched::wait::wait_until;
 use crate::sched::wait::{Events, WaitError};
 use crate::signal::info::code;
-use crate::signal::send::{INIT, kill_group, notify_parent, to_group, to_process};
+use crate::signal::send::{INIT, kill_group, tell, to_group, to_process};
 use crate::signal::{SIG_IGN, SigInfo, sa, signo};
 use crate::task::process::{StopState, Usage};
 use crate::task::task::work;
@@ -106,15 +106,16 @@ fn end_process(p: &Arc<Process>, last: &Arc<Task>) {
         sig if status & 0x80 != 0 => (code::CLD_DUMPED, sig),
         sig => (code::CLD_KILLED, sig),
     };
+    p.exit_uid.store(last.creds().uid, Ordering::Relaxed);
     p.exit_wait.wake_all();
-    if let Some(parent) = &parent {
-        notify_parent(p, how, value);
-        parent.child_wait.wake_all();
-    }
+    // Before the parent hears of it: a waiter that is woken must find that there is no child any more.
     if reaped {
         reap(p);
     }
-    let _ = last;
+    if let Some(parent) = &parent {
+        tell(parent, p, how, value);
+        parent.child_wait.wake_all();
+    }
     if let Some(exec) = exec_id {
         crate::control::send(&Event::Exited {
             exec,

@@ -8,7 +8,7 @@ use crate::task::creds::Creds;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use hal::sync::SpinLock;
 use qlib::control::ExecId;
 
@@ -110,6 +110,8 @@ pub struct Process {
     pub timers: SpinLock<crate::time::ProcessTimers>,
     /// Has called execve (setpgid of a child then fails).
     pub did_exec: AtomicBool,
+    /// Real user id when the last task ended.
+    pub exit_uid: AtomicU32,
     /// PR_SET_DUMPABLE.
     pub dumpable: AtomicU32,
     /// PR_SET_CHILD_SUBREAPER.
@@ -122,4 +124,12 @@ pub struct Process {
     pub personality: AtomicU32,
     /// SysV semaphore undo entries by (semaphore set, index).
     pub sem_undo: SpinLock<BTreeMap<(u32, u32), i32>>,
+}
+
+impl Process {
+    /// The real user id it runs as, or ran as.
+    pub fn uid(&self) -> u32 {
+        let live = self.tasks.lock().first().map(|t| t.creds().uid);
+        live.unwrap_or_else(|| self.exit_uid.load(Ordering::Relaxed))
+    }
 }

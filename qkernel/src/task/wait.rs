@@ -131,7 +131,7 @@ fn ended(c: &Arc<Process>, options: u32, keep: bool) -> Option<Change> {
     }
     Some(Change {
         pid: c.pid,
-        uid: 0,
+        uid: c.uid(),
         status: status as u32,
         code: how,
         value,

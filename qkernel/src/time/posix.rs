@@ -2,7 +2,7 @@
 
 use super::timers::{self, AlarmId};
 use crate::signal::info::{Fields, code};
-use crate::signal::send::{to_process, to_task};
+use crate::signal::send::{Sent, to_process, to_task};
 use crate::signal::{SigInfo, signo};
 use crate::task::{Process, table};
 use alloc::sync::{Arc, Weak};
@@ -22,7 +22,9 @@ pub struct PosixTimer {
     pub at_ns: u64,
     /// Interval, 0 = once.
     pub interval_ns: u64,
-    /// Expirations without a signal of their own.
+    /// Its signal is pending since `at_ns`; the next expiry is set when that is taken.
+    pub waiting: bool,
+    /// Expirations between the last signal and when it was taken, beyond the one it told.
     pub overrun: i32,
     /// The pending alarm.
     pub alarm: Option<AlarmId>,
@@ -94,10 +96,10 @@ fn next(at: u64, interval: u64) -> (u64, u64) {
     (at.saturating_add((late + 1).saturating_mul(interval)), late)
 }
 
-/// Arms a POSIX timer that is set in the table.
+/// Arms a POSIX timer that is set in the table. One that tells nobody is only looked at.
 pub fn arm(p: &Arc<Process>, id: i32) {
     let at = match p.timers.lock().posix.get(&id) {
-        Some(t) if t.at_ns != 0 => t.at_ns,
+        Some(t) if t.at_ns != 0 && t.signo != 0 => t.at_ns,
         _ => return,
     };
     let weak = Arc::downgrade(p);
@@ -107,6 +109,9 @@ pub fn arm(p: &Arc<Process>, id: i32) {
     }
 }
 
+/// A timer whose signal is ignored goes on at this distance at least, ns.
+const IGNORED_NS: u64 = 1_000_000;
+
 fn expired(p: &Weak<Process>, id: i32) {
     let Some(p) = p.upgrade() else { return };
     let (info, tid) = {
@@ -114,16 +119,18 @@ fn expired(p: &Weak<Process>, id: i32) {
         let Some(t) = timers.posix.get_mut(&id) else {
             return;
         };
-        if t.at_ns == 0 {
+        if t.at_ns == 0 || t.waiting {
             return;
         }
-        let (at, missed) = next(t.at_ns, t.interval_ns);
-        t.at_ns = at;
         t.alarm = None;
-        t.overrun = missed.min(i32::MAX as u64) as i32;
+        t.overrun = 0;
+        t.waiting = t.interval_ns != 0;
+        if !t.waiting {
+            t.at_ns = 0;
+        }
         let fields = Fields::Timer {
             id,
-            overrun: t.overrun,
+            overrun: 0,
             value: t.value,
         };
         (
@@ -136,11 +143,45 @@ fn expired(p: &Weak<Process>, id: i32) {
             t.tid,
         )
     };
-    if info.signo != 0 {
-        match (tid != 0).then(|| table::task(tid)).flatten() {
-            Some(task) => to_task(&task, info),
-            None => to_process(&p, info),
+    let sent = match (tid != 0).then(|| table::task(tid)).flatten() {
+        Some(task) => to_task(&task, info),
+        None => to_process(&p, info),
+    };
+    if sent != Sent::Taken {
+        go_on(&p, id, IGNORED_NS);
+    }
+}
+
+/// The signal of a timer was taken: the timer runs again. Returns the overrun count.
+pub fn taken(p: &Arc<Process>, id: i32) -> i32 {
+    go_on(p, id, 0)
+}
+
+fn go_on(p: &Arc<Process>, id: i32, at_least_ns: u64) -> i32 {
+    let overrun = {
+        let mut timers = p.timers.lock();
+        let Some(t) = timers.posix.get_mut(&id) else {
+            return 0;
+        };
+        if !t.waiting {
+            return t.overrun;
+        }
+        t.waiting = false;
+        let (at, missed) = next(t.at_ns, t.interval_ns);
+        t.at_ns = at.max(monotonic_ns().saturating_add(at_least_ns));
+        t.overrun = missed.min(i32::MAX as u64) as i32;
+        t.overrun
+    };
+    arm(p, id);
+    overrun
+}
+
+impl PosixTimer {
+    /// When it expires next, monotonic ns; 0 = never.
+    pub fn next_ns(&self) -> u64 {
+        match self.at_ns {
+            at if at > monotonic_ns() || at == 0 => at,
+            at => next(at, self.interval_ns).0,
         }
     }
-    arm(&p, id);
 }

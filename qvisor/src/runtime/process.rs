@@ -2,8 +2,10 @@
 
 use oci_spec::runtime::{Capabilities as CapabilityNames, Process};
 use qlib::control::{Capabilities, ProcessSpec, Rlimit};
+use rustix::process::Resource;
 use std::os::unix::ffi::OsStrExt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 /// What is wrong with a `process` object; the text begins with the JSON path.
 #[derive(Debug, thiserror::Error)]
@@ -22,25 +24,42 @@ fn wrong<T>(at: &'static str, why: impl Into<String>) -> Result<T, Error> {
     Err(Error::Field { at, why: why.into() })
 }
 
-/// Numbers of the rlimits. Source: `include/uapi/asm-generic/resource.h`.
-const RLIMITS: [&str; 16] = [
-    "RLIMIT_CPU",
-    "RLIMIT_FSIZE",
-    "RLIMIT_DATA",
-    "RLIMIT_STACK",
-    "RLIMIT_CORE",
-    "RLIMIT_RSS",
-    "RLIMIT_NPROC",
-    "RLIMIT_NOFILE",
-    "RLIMIT_MEMLOCK",
-    "RLIMIT_AS",
-    "RLIMIT_LOCKS",
-    "RLIMIT_SIGPENDING",
-    "RLIMIT_MSGQUEUE",
-    "RLIMIT_NICE",
-    "RLIMIT_RTPRIO",
-    "RLIMIT_RTTIME",
+/// The rlimits, each at its number. Source: `include/uapi/asm-generic/resource.h`.
+const RLIMITS: [(&str, Resource); 16] = [
+    ("RLIMIT_CPU", Resource::Cpu),
+    ("RLIMIT_FSIZE", Resource::Fsize),
+    ("RLIMIT_DATA", Resource::Data),
+    ("RLIMIT_STACK", Resource::Stack),
+    ("RLIMIT_CORE", Resource::Core),
+    ("RLIMIT_RSS", Resource::Rss),
+    ("RLIMIT_NPROC", Resource::Nproc),
+    ("RLIMIT_NOFILE", Resource::Nofile),
+    ("RLIMIT_MEMLOCK", Resource::Memlock),
+    ("RLIMIT_AS", Resource::As),
+    ("RLIMIT_LOCKS", Resource::Locks),
+    ("RLIMIT_SIGPENDING", Resource::Sigpending),
+    ("RLIMIT_MSGQUEUE", Resource::Msgqueue),
+    ("RLIMIT_NICE", Resource::Nice),
+    ("RLIMIT_RTPRIO", Resource::Rtprio),
+    ("RLIMIT_RTTIME", Resource::Rttime),
 ];
+
+/// The limits that `quark` was started under, as they were when first asked: they hold where a spec names none, as with
+/// any child.
+fn inherited() -> &'static [Rlimit] {
+    static LIMITS: OnceLock<Vec<Rlimit>> = OnceLock::new();
+    LIMITS.get_or_init(|| {
+        let limit = |(number, (_, resource)): (usize, &(&str, Resource))| {
+            let l = rustix::process::getrlimit(*resource);
+            Rlimit {
+                resource: number as u32,
+                soft: l.current.unwrap_or(u64::MAX),
+                hard: l.maximum.unwrap_or(u64::MAX),
+            }
+        };
+        RLIMITS.iter().enumerate().map(limit).collect()
+    })
+}
 
 /// Bit mask, by capability number, of a set of names.
 fn mask(names: &Option<CapabilityNames>) -> Result<u64, Error> {
@@ -81,7 +100,7 @@ pub fn to_guest(process: &Process) -> Result<ProcessSpec, Error> {
     let mut rlimits: Vec<Rlimit> = Vec::new();
     for limit in process.rlimits().iter().flatten() {
         let name = limit.typ().to_string();
-        let Some(resource) = RLIMITS.iter().position(|n| *n == name) else {
+        let Some(resource) = RLIMITS.iter().position(|(n, _)| *n == name) else {
             return wrong("process.rlimits", format!("unknown type {name}"));
         };
         let resource = resource as u32;
@@ -99,6 +118,11 @@ pub fn to_guest(process: &Process) -> Result<ProcessSpec, Error> {
             soft: limit.soft(),
             hard: limit.hard(),
         });
+    }
+    for limit in inherited() {
+        if !rlimits.iter().any(|r| r.resource == limit.resource) {
+            rlimits.push(limit.clone());
+        }
     }
     let mut caps = Capabilities::default();
     if let Some(sets) = process.capabilities() {
@@ -154,13 +178,18 @@ mod tests {
         assert_eq!((p.uid, p.gid, p.umask, p.rows, p.cols), (1, 2, 18, 3, 4));
         assert_eq!((p.caps.bounding, p.caps.effective), (0b100001, 1));
         assert_eq!(
-            p.rlimits,
-            [Rlimit {
+            p.rlimits[0],
+            Rlimit {
                 resource: 7,
                 soft: 10,
                 hard: 20
-            }]
+            }
         );
+        // The others are those this process has.
+        assert_eq!(p.rlimits.len(), RLIMITS.len());
+        let core = rustix::process::getrlimit(Resource::Core).current;
+        let given = p.rlimits.iter().find(|l| l.resource == 4).map(|l| l.soft);
+        assert_eq!(given, Some(core.unwrap_or(u64::MAX)));
         assert!(p.terminal && p.no_new_privs && p.groups == [5]);
     }
 
