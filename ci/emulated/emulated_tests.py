@@ -8,6 +8,7 @@ import tempfile
 
 import apt
 import bundle
+import machine_tests
 import process
 from cases import SAME
 from report import Failure, Skip, check, shorten
@@ -214,6 +215,7 @@ def one_machine(report, arch, cpu, cases, expected, top, full):
         report.case(f"{stage}/busy loop", lambda: judge("busy loop", "20\n143\n", {"err": "Terminated|"}, results.get("busy", LOST)))
         report.case(f"{stage}/check", lambda: check_says_kvm(machine))
         report.case(f"{stage}/idle", lambda: idle(machine))
+        machine_tests.run(machine, stage)
         if full:
             debian_tools(machine, stage)
 

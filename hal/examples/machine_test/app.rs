@@ -66,6 +66,7 @@ pub mod call {
     pub const THREAD: u64 = 4;
     pub const EXEC: u64 = 5;
     pub const SET_TLS: u64 = 6;
+    pub const LOST: u64 = 7;
 }
 
 /// What an app thread leaves for the test.
@@ -182,6 +183,10 @@ pub fn trap(ctx: &mut UserContext, trap: Trap) {
         call::EXEC => exec(app, ctx, a),
         call::SET_TLS => {
             ctx.set_tls(a);
+            0
+        }
+        call::LOST => {
+            ctx.set_pc(crate::native::NOWHERE);
             0
         }
         _ => -38,

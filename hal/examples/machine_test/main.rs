@@ -16,6 +16,8 @@ mod app;
 #[cfg(target_os = "none")]
 mod cases;
 #[cfg(target_os = "none")]
+mod protections;
+#[cfg(target_os = "none")]
 mod x86_64;
 #[cfg(target_os = "none")]
 mod native {

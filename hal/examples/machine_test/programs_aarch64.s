@@ -1,4 +1,4 @@
-// Programs of the tests' app; position-independent. Calls: 0 nop, 1 report, 2 exit, 3 fork, 4 thread, 5 exec, 6 set_tls.
+// Programs of the tests' app; position-independent. Calls: 0 nop, 1 report, 2 exit, 3 fork, 4 thread, 5 exec, 6 set_tls, 7 lost.
 .pushsection .rodata.programs, "a"
 .balign 64
 .globl programs
@@ -110,7 +110,9 @@ program_faults:
 6:  adr x19, 7f
     mov x9, #0xffff800000000000
     ldr x0, [x9]
-7:  adr x19, 8f
+7:  adr x19, 10f
+    CALL 7
+10: adr x19, 8f
     brk #0
 8:  adr x19, 9f
     add x9, x10, #1

@@ -1,4 +1,4 @@
-# Programs of the tests' app; position-independent. Calls: 0 nop, 1 report, 2 exit, 3 fork, 4 thread, 5 exec, 6 set_tls.
+# Programs of the tests' app; position-independent. Calls: 0 nop, 1 report, 2 exit, 3 fork, 4 thread, 5 exec, 6 set_tls, 7 lost.
 .pushsection .rodata.programs, "a"
 .balign 64
 .globl programs
@@ -145,7 +145,12 @@ program_faults:
 7:  lea rbx, [rip + 8f]
     mov rax, 0x8000000000000000
     mov rax, [rax]
-8:  int3
+8:  lea rbx, [rip + 9f]
+    sgdt [rsp - 64]
+9:  lea rbx, [rip + 10f]
+    mov eax, 7
+    syscall
+10: int3
     pushfq
     or dword ptr [rsp], 0x100
     popfq

@@ -2,7 +2,7 @@
 //! physical address; it copies before it looks.
 
 use super::qcall::{self, Pending, call, call_value, request};
-use super::{Bare, phys};
+use super::{Bare, phys, window};
 use crate::contract::{Clock, HostService, Threads};
 use crate::host::{Dest, Handle, MessageIn, Owner, PollItem, Received, Src};
 use alloc::vec::Vec;
@@ -162,7 +162,9 @@ impl HostService for Bare {
     }
 
     fn truncate(h: Handle, len: u64) -> Result<(), Errno> {
-        call_value(with_args(Op::Truncate, h, [len])).map(drop)
+        call_value(with_args(Op::Truncate, h, [len]))?;
+        window::resized(h, len);
+        Ok(())
     }
 
     fn allocate(h: Handle, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {

@@ -125,8 +125,9 @@ pub(super) fn submit(r: &Request) {
             Ok(Pushed::Quiet) => return,
             Ok(Pushed::Ring) => return ports::ring(),
             Ok(Pushed::Full) => {
-                // The host takes entries without our help.
+                // The host takes entries without our help, unless its answers have no room.
                 ports::ring();
+                reap();
                 core::hint::spin_loop();
             }
             Err(_) => panic!("the host's ring index is out of range"),

@@ -42,9 +42,9 @@ pub(super) fn shootdown(root: u64) {
 pub(super) fn enter_user() {
     let me = cpu::this();
     me.mode.store(USER, Ordering::SeqCst);
-    if me.flush.load(Ordering::SeqCst) {
+    // The request is taken before it is served: one that comes between the two must not be lost.
+    if me.flush.swap(false, Ordering::SeqCst) {
         mmu::flush_user();
-        me.flush.store(false, Ordering::SeqCst);
     }
 }
 

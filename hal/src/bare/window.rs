@@ -124,6 +124,24 @@ fn lookup(key: Key) -> Option<Arc<FileMap>> {
     Some(f)
 }
 
+/// A file's length was changed through `h`: pages past its end are not to be mapped any more.
+pub(super) fn resized(h: Handle, len: u64) {
+    if CACHE.lock().files.is_empty() {
+        return;
+    }
+    let Ok(st) = Bare::stat(h, b"") else { return };
+    let first = (st.dev, st.ino, (i64::MIN, 0), false);
+    let last = (st.dev, st.ino, (i64::MAX, u64::MAX), true);
+    let c = CACHE.lock();
+    let found = c.files.range(first..=last);
+    let maps: Vec<_> = found.filter_map(|(_, f)| f.upgrade()).collect();
+    drop(c);
+    // The last reference may go here, and closes the file: not under the lock.
+    for f in maps {
+        f.size.store(len, Ordering::Relaxed);
+    }
+}
+
 /// Takes room for a piece; lets go of files nobody maps when there is none.
 fn take_room() -> Option<u64> {
     loop {
@@ -226,14 +244,12 @@ impl Drop for FileMap {
         let chunks = core::mem::take(self.chunks.get_mut());
         for (_, c) in chunks {
             if let Chunk::Ready(pa) = c {
-                let mut w = WINDOW.lock();
-                // The next owner's MapWindow replaces what the host mapped here.
                 let mut r = qcall::request(Op::UnmapWindow, HandleId::NONE);
-                r.args[0] = pa - w.base;
+                r.args[0] = pa - WINDOW.lock().base;
                 r.args[1] = CHUNK;
-                w.free.push(pa);
-                drop(w);
                 qcall::submit(&r);
+                // The next owner's request comes behind this one, and the host keeps their order.
+                WINDOW.lock().free.push(pa);
             }
         }
         Bare::close(self.handle);

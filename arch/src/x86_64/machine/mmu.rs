@@ -54,6 +54,11 @@ pub fn publish_tables() {}
 /// x86_64 instruction caches are coherent.
 pub fn sync_instructions(_start: u64, _len: u64) {}
 
+/// Whether the CPU refuses the kernel what it has not opened (SMAP).
+pub(super) fn guards_user() -> bool {
+    SMAP.load(Ordering::Relaxed)
+}
+
 /// Opens the app's memory to the kernel (SMAP). Traps close it on entry and restore it on return.
 pub fn open_user() {
     if SMAP.load(Ordering::Relaxed) {

@@ -335,6 +335,11 @@ const FPE_INTDIV: i32 = 1;
 /// `si_code` of an invalid floating-point operation.
 const FPE_FLTINV: i32 = 7;
 
+/// Page-fault error code: the page is there.
+const PRESENT: u64 = 1;
+/// RFLAGS.AC: the app's memory is open (SMAP).
+const AC: u64 = 1 << 18;
+
 extern "C" fn kernel_trap(frame: &mut KernelFrame) {
     let addr = fault_address();
     super::mmu::close_user();
@@ -344,7 +349,10 @@ extern "C" fn kernel_trap(frame: &mut KernelFrame) {
         return;
     }
     if let Some(to) = super::usercopy::fixup(frame.rip) {
-        let again = v == 14 && addr >> 47 == 0 && (handlers().copy_fault)(addr, frame.error & 2 != 0);
+        // With SMAP a page that is there is refused while the app's memory is closed: no handler can help that.
+        let closed = frame.error & PRESENT != 0 && frame.rflags & AC == 0 && super::mmu::guards_user();
+        let again =
+            v == 14 && addr >> 47 == 0 && !closed && (handlers().copy_fault)(addr, frame.error & 2 != 0);
         if !again {
             frame.rip = to;
         }

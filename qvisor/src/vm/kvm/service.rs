@@ -118,6 +118,7 @@ impl Service {
         let mut request = Request::new_zeroed();
         loop {
             match ring.pop(request.as_mut_bytes()) {
+                Ok(true) if self.serve_in_order(&request) => {}
                 Ok(true) => return Some(request),
                 Ok(false) => match ring.sleep() {
                     Ok(true) => {
@@ -212,6 +213,32 @@ impl Service {
         String::from_utf8_lossy(&self.area.log_line().1).into_owned()
     }
 
+    /// Serves what must be served in the ring's order, by whoever holds the ring; `false` when it may overtake others. None of
+    /// it blocks. A cancellation must find the request that was pushed before it, and not the next one of the same tag; room
+    /// in the window is emptied before its next owner fills it.
+    fn serve_in_order(&self, r: &Request) -> bool {
+        let result = match Op::try_from(r.op) {
+            Ok(Op::PollWait) => match self.handles.get(r.handle) {
+                Ok(file) => self.poller.add(r.tag, file, r.args[0] as u16),
+                Err(e) => Some(Err(e)),
+            },
+            Ok(Op::Cancel) => {
+                let found = self.poller.cancel(r.args[0]);
+                if found {
+                    self.complete(Reply::of(r.args[0], Err(Errno::ECANCELED)));
+                }
+                Some(if found { Ok(0) } else { Err(Errno::ENOENT) })
+            }
+            Ok(Op::MapWindow) => Some(self.map_window(r)),
+            Ok(Op::UnmapWindow) => Some(self.unmap_window(r)),
+            _ => return false,
+        };
+        if let Some(result) = result {
+            self.complete(Reply::of(r.tag, result));
+        }
+        true
+    }
+
     fn serve(&self, r: &Request, payload: &mut Vec<u8>, data: &mut Vec<u8>) -> Outcome {
         let done = |result| Outcome::Done(Reply::of(r.tag, result));
         let op = match Op::try_from(r.op) {
@@ -219,20 +246,6 @@ impl Service {
             Err(e) => return done(Err(e)),
         };
         match op {
-            Op::PollWait => match self.handles.get(r.handle) {
-                Ok(file) => match self.poller.add(r.tag, file, r.args[0] as u16) {
-                    Some(result) => done(result),
-                    None => Outcome::Later,
-                },
-                Err(e) => done(Err(e)),
-            },
-            Op::Cancel => {
-                let found = self.poller.cancel(r.args[0]);
-                if found {
-                    self.complete(Reply::of(r.args[0], Err(Errno::ECANCELED)));
-                }
-                done(if found { Ok(0) } else { Err(Errno::ENOENT) })
-            }
             Op::ControlRecv => {
                 let sent = self.control_requests.send(*r);
                 if sent.is_err() {
@@ -252,8 +265,6 @@ impl Service {
                 reply.handle = made.unwrap_or(HandleId::NONE);
                 Outcome::Done(reply)
             }
-            Op::MapWindow => done(self.map_window(r)),
-            Op::UnmapWindow => done(self.unmap_window(r)),
             Op::FreeRam => {
                 let freed = self.area.memory().discard(PhysAddr(r.args[0]), r.args[1]);
                 done(freed.map(|()| 0).map_err(|e| Errno(e.raw_os_error())))
