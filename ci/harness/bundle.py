@@ -141,6 +141,10 @@ def debian(packages=None, name="debian", make=True):
     return root
 
 
+# Where servers want to write, in a read-only root.
+SERVER_MOUNTS = [{"destination": d, "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]} for d in ("/run", "/var/log", "/var/lib/nginx")]
+
+
 def servers():
     """Makes a Debian root file system with servers and the tools that look at a system; returns its path."""
     return debian(SERVER_PACKAGES, "servers")

@@ -3,7 +3,6 @@ import bundle
 from cases import SAME, shell
 
 ROOT = bundle.servers
-WRITABLE = [{"destination": d, "type": "tmpfs", "source": "tmpfs", "options": ["mode=1777"]} for d in ("/run", "/var/log", "/var/lib/nginx")]
 
 REDIS = """
 cd /tmp
@@ -116,7 +115,7 @@ def as_user(name):
 
 def server(name, script, user, quick, thorough):
     """The same work twice: a short one always, a long one in the full run. `quick` and `thorough` set the script's variables."""
-    common = {"out": SAME, "root": ROOT, "mounts": WRITABLE, "change": as_user(user)}
+    common = {"out": SAME, "root": ROOT, "mounts": bundle.SERVER_MOUNTS, "change": as_user(user)}
     yield shell(name, f"{quick}\n{script}", timeout=100, **common)
     yield shell(f"{name}, longer", f"{thorough}\n{script}", timeout=400, full=True, **common)
 

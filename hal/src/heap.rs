@@ -1,5 +1,6 @@
 //! The kernel heap. The machine provides memory in chunks as the heap runs out.
 
+use crate::HeapUsage;
 use crate::sync::SpinLock;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
@@ -54,6 +55,16 @@ static HEAP: Heap = Heap(SpinLock::new(Talc::new(Grow {
 /// Gives the heap its source of memory. Called once, before anything allocates.
 pub(crate) fn init(source: Source) {
     HEAP.0.lock().oom_handler.source = Some(source);
+}
+
+/// How much of the heap is used.
+pub(crate) fn usage() -> HeapUsage {
+    let heap = HEAP.0.lock();
+    let counters = heap.get_counters();
+    HeapUsage {
+        allocated: counters.allocated_bytes,
+        claimed: counters.claimed_bytes,
+    }
 }
 
 // SAFETY: Talc is an allocator; the lock serialises it.

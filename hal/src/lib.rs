@@ -67,3 +67,20 @@ macro_rules! machine {
     }};
 }
 pub(crate) use machine;
+
+/// How much of the kernel's heap is used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeapUsage {
+    /// Bytes handed out.
+    pub allocated: usize,
+    /// Bytes taken from the machine.
+    pub claimed: usize,
+}
+
+/// Asks the kernel's heap. The fake machine has none.
+pub fn heap_usage() -> HeapUsage {
+    #[cfg(target_os = "none")]
+    return heap::usage();
+    #[cfg(not(target_os = "none"))]
+    HeapUsage::default()
+}

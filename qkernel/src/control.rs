@@ -127,6 +127,7 @@ fn handle(message: MessageIn) {
         Command::Resize { exec, rows, cols } => resize(exec, rows, cols),
         Command::OutOfMemory => out_of_memory(),
         Command::Processes => send(&Event::Processes(list())),
+        Command::Metrics => send(&Event::Metrics(crate::metrics::all())),
     }
 }
 

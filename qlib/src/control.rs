@@ -206,6 +206,8 @@ pub enum Command {
     OutOfMemory,
     /// List processes. Answer: [`Event::Processes`].
     Processes,
+    /// Tell the kernel's own figures. Answer: [`Event::Metrics`].
+    Metrics,
 }
 
 /// A process as `quark ps` shows it.
@@ -259,6 +261,8 @@ pub enum Event {
     },
     /// Answer of [`Command::Processes`].
     Processes(Vec<ProcessEntry>),
+    /// Answer of [`Command::Metrics`]: names and values.
+    Metrics(Vec<(Vec<u8>, u64)>),
     /// The guest killed a process for lack of memory.
     OomKilled {
         /// Its guest pid.
@@ -387,6 +391,9 @@ impl Command {
             Command::Processes => {
                 w.u32(7);
             }
+            Command::Metrics => {
+                w.u32(8);
+            }
         }
         w.finish()
     }
@@ -442,6 +449,7 @@ impl Command {
             },
             6 => Command::OutOfMemory,
             7 => Command::Processes,
+            8 => Command::Metrics,
             _ => return Err(WireError::Range),
         };
         r.end()?;
@@ -483,6 +491,11 @@ impl Event {
             Event::OomKilled { pid } => {
                 w.u32(7).u32(*pid);
             }
+            Event::Metrics(list) => {
+                w.u32(8).list(list, |w, (name, value)| {
+                    w.bytes(name).u64(*value);
+                });
+            }
         }
         w.finish()
     }
@@ -518,6 +531,7 @@ impl Event {
                 })
             })?),
             7 => Event::OomKilled { pid: r.u32()? },
+            8 => Event::Metrics(r.list(|r| Ok((r.bytes()?, r.u64()?)))?),
             _ => return Err(WireError::Range),
         };
         r.end()?;

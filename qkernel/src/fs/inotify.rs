@@ -3,6 +3,7 @@
 use crate::fs::file::{File, FileOps, PollSource};
 use crate::fs::inode::InodeId;
 use crate::fs::notify::{self, mask};
+use crate::fs::proc::sysctl;
 use crate::sched::wait::{Events, WaitQueue, wait_until};
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
@@ -114,14 +115,41 @@ impl Drop for Queue {
 /// An inotify instance.
 pub struct Inotify {
     queue: Arc<Queue>,
+    owner: u32,
+}
+
+/// Instances by user.
+static INSTANCES: SpinLock<BTreeMap<u32, usize>> = SpinLock::new(BTreeMap::new());
+
+impl Drop for Inotify {
+    fn drop(&mut self) {
+        let mut instances = INSTANCES.lock();
+        if let Some(count) = instances.get_mut(&self.owner) {
+            *count -= 1;
+            if *count == 0 {
+                instances.remove(&self.owner);
+            }
+        }
+    }
 }
 
 impl Inotify {
-    /// An instance without watches.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self {
+    /// An instance without watches, of the user `owner`.
+    ///
+    /// # Errors
+    /// EMFILE when the user has `fs.inotify.max_user_instances`.
+    pub fn new(owner: u32) -> Result<Arc<Self>, Errno> {
+        let most = sysctl::get_int("fs/inotify/max_user_instances").unwrap_or(128);
+        let mut instances = INSTANCES.lock();
+        let count = instances.entry(owner).or_default();
+        if *count as i64 >= most {
+            return Err(Errno::EMFILE);
+        }
+        *count += 1;
+        Ok(Arc::new(Self {
             queue: Arc::default(),
-        })
+            owner,
+        }))
     }
     /// Watches an inode.
     ///

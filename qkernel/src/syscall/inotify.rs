@@ -21,7 +21,8 @@ fn init(c: &mut Ctx<'_>, flags: u32) -> SysResult {
     if flags & !(O_CLOEXEC | O_NONBLOCK) != 0 {
         return Err(Errno::EINVAL);
     }
-    let file = File::new(Inotify::new(), None, O_RDONLY | flags & O_NONBLOCK);
+    let instance = Inotify::new(c.task.creds().uid)?;
+    let file = File::new(instance, None, O_RDONLY | flags & O_NONBLOCK);
     Ok(anon::install(c.task, file, flags & O_CLOEXEC != 0)?.0 as u64)
 }
 

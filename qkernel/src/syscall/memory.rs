@@ -98,6 +98,20 @@ fn sys_mmap(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
             _ => {}
         }
     }
+    let data = limit(ctx, RLIMIT_DATA);
+    if data != u64::MAX && !shared && prot.contains(Prot::WRITE) && !req.grows_down {
+        let writable = |v: &&Vma| !v.shared && v.prot.contains(Prot::WRITE) && !v.grows_down;
+        let used: u64 = mm
+            .vmas
+            .lock()
+            .iter()
+            .filter(writable)
+            .map(|v| v.range().len())
+            .sum();
+        if used.saturating_add(len) > data {
+            return Err(Errno::ENOMEM);
+        }
+    }
     mm.map(&req, backing)
 }
 

@@ -6,7 +6,7 @@ use crate::mm::Mm;
 use crate::sched::wait::{WaitQueue, wait_killable};
 use crate::signal::{PendingSignals, SIG_IGN, SigAction, signo};
 use crate::syscall::Ctx;
-use crate::task::creds::Creds;
+use crate::task::creds::{Creds, cap};
 use crate::task::process::{Family, Process, RLIMITS, SigHandlers, StopState, Usage};
 use crate::task::task::{Start, TaskSignals, VforkDone};
 use crate::task::{Session, Task, table};
@@ -181,6 +181,33 @@ fn check(args: &CloneArgs) -> Result<(), Errno> {
     Ok(())
 }
 
+/// RLIMIT_NPROC: tasks of the same real user, zombies included. Root and administrators have no limit.
+fn check_count(parent: &Task) -> Result<(), Errno> {
+    const RLIMIT_NPROC: usize = 6;
+    let limit = parent.process.rlimits.lock()[RLIMIT_NPROC].0;
+    let creds = parent.creds();
+    if limit == u64::MAX
+        || creds.uid == 0
+        || creds.capable(cap::SYS_RESOURCE)
+        || creds.capable(cap::SYS_ADMIN)
+    {
+        return Ok(());
+    }
+    let count = |p: &Arc<Process>| {
+        let tasks = p.tasks.lock();
+        match p.last.lock().as_ref() {
+            Some((_, c)) if tasks.is_empty() => usize::from(c.uid == creds.uid),
+            _ => tasks.iter().filter(|t| t.creds().uid == creds.uid).count(),
+        }
+    };
+    let all: usize = table::processes().iter().map(count).sum();
+    if all as u64 >= limit {
+        Err(Errno::EAGAIN)
+    } else {
+        Ok(())
+    }
+}
+
 /// Clones the calling task; returns the child's tid.
 ///
 /// # Errors
@@ -189,6 +216,7 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
     check(args)?;
     let f = args.flags;
     let parent = ctx.task;
+    check_count(parent)?;
     let tid = table::allocate_id()?;
     let thread = hal::thread::new_thread("task");
     let process = if f & flag::THREAD != 0 {

@@ -9,6 +9,7 @@ mod features;
 mod foreground;
 mod kill;
 mod list;
+mod metrics;
 mod pause;
 mod ps;
 mod spec;
@@ -147,6 +148,8 @@ enum Command {
     Exec(exec::Args),
     /// List a container's processes
     Ps(ps::Args),
+    /// Tell figures of a container's guest kernel
+    Metrics(metrics::Args),
     /// Freeze a container
     Pause(pause::Args),
     /// Let a frozen container go on
@@ -230,6 +233,7 @@ fn dispatch(global: &Global, command: Command) -> Result<i32, Error> {
         Command::List(args) => list::main(global, args),
         Command::Exec(args) => exec::main(global, args),
         Command::Ps(args) => ps::main(global, args),
+        Command::Metrics(args) => metrics::main(global, args),
         Command::Pause(args) => pause::main(global, args, true),
         Command::Resume(args) => pause::main(global, args, false),
         Command::Update(args) => update::main(global, args),

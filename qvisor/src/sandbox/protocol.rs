@@ -38,6 +38,8 @@ pub enum Request {
     },
     /// List the container's processes.
     Processes,
+    /// Tell the guest kernel's own figures.
+    Metrics,
 }
 
 /// A process of the container.
@@ -86,5 +88,10 @@ pub enum Response {
     Processes {
         /// All of them.
         list: Vec<ProcessInfo>,
+    },
+    /// The figures: names and values.
+    Metrics {
+        /// All of them.
+        list: Vec<(String, u64)>,
     },
 }

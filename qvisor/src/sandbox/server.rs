@@ -46,6 +46,7 @@ enum Awaits {
     Nothing,
     Start,
     Processes,
+    Metrics,
 }
 
 struct Connection {
@@ -504,6 +505,14 @@ impl Server {
                 let list = list.into_iter().map(process_info).collect();
                 self.answer(|c| c.awaits == Awaits::Processes, &Response::Processes { list });
             }
+            Event::Metrics(list) => {
+                let text = |name: Vec<u8>| String::from_utf8_lossy(&name).into_owned();
+                let list = list
+                    .into_iter()
+                    .map(|(name, value)| (text(name), value))
+                    .collect();
+                self.answer(|c| c.awaits == Awaits::Metrics, &Response::Metrics { list });
+            }
             Event::OomKilled { pid } => log::warn!("the guest kernel killed process {pid}: out of memory"),
         }
     }
@@ -663,6 +672,14 @@ impl Server {
                 }
                 self.connections[index].awaits = Awaits::Processes;
                 self.command(&Command::Processes, &[])?;
+                Ok(None)
+            }
+            Request::Metrics => {
+                if self.phase != Phase::Running {
+                    return Err("container not running".to_owned());
+                }
+                self.connections[index].awaits = Awaits::Metrics;
+                self.command(&Command::Metrics, &[])?;
                 Ok(None)
             }
         }

@@ -19,7 +19,7 @@ struct Watcher {
 }
 
 fn watcher() -> Watcher {
-    let instance = Inotify::new();
+    let instance = Inotify::new(0).unwrap();
     let file = File::new(instance.clone(), None, O_RDONLY | O_NONBLOCK);
     Watcher { instance, file }
 }
