@@ -96,6 +96,17 @@ static void seals(void) {
   say("map privately", p == MAP_FAILED ? -1 : 0);
   say("write", write(fd, "x", 1));
   say("seals", fcntl(fd, F_GET_SEALS));
+  char name[64];
+  snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+  int again = open(name, O_RDWR);
+  say("seals of the same, opened again", fcntl(again, F_GET_SEALS));
+  p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, again, 0);
+  say("map that to write", p == MAP_FAILED ? -1 : 0);
+  int other = open("/tmp/seals", O_CREAT | O_RDWR, 0600);
+  say("seals of a file", fcntl(other, F_GET_SEALS));
+  say("seal a file", fcntl(other, F_ADD_SEALS, F_SEAL_GROW));
+  close(other);
+  unlink("/tmp/seals");
 }
 
 static void locks(void) {

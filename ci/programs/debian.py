@@ -80,6 +80,9 @@ DEVELOPMENT = [
     ("archive of /usr", "tar c /usr 2>/dev/null | sha256sum", SAME, {"timeout": 120}),
     ("gcc", "cd /tmp; printf '#include <stdio.h>\\n#include <math.h>\\nint main(int c, char **v) { printf(\"hello %%s %%.3f\\\\n\", v[1], sqrt(2)); return c; }\\n' >h.c; "
      "gcc -O2 -Wall -o h h.c -lm && ./h world; echo $?; gcc -static -o s h.c -lm && ./s static", "hello world 1.414\n2\nhello static 1.414\n", {"rc": 2}),
+    ("sanitizers", "cd /tmp; printf '#include <pthread.h>\\n#include <stdio.h>\\n#include <stdlib.h>\\nstatic void *f(void *a) { ++*(int *)a; return a; }\\n"
+     "int main(int c, char **v) { int *p = calloc(4, 4); pthread_t t; pthread_create(&t, 0, f, p); pthread_join(t, 0); printf(\"%%d\\\\n\", p[c - 1]); free(p); return 0; }\\n' >s.c; "
+     "for s in address thread; do gcc -pthread -fsanitize=$s s.c -o s && for i in 1 2 3; do ASAN_OPTIONS=detect_leaks=0 ./s; done; done", "1\n1\n1\n1\n1\n1\n"),
     ("gcc with threads", "cd /tmp; printf '#include <pthread.h>\\n#include <stdio.h>\\nstatic __thread int t; static int n; static void *f(void *a) { for (int i = 0; i < 10000; i++) { t++; __atomic_add_fetch(&n, 1, 5); } "
      "return 0; }\\nint main(void) { pthread_t p[8]; for (int i = 0; i < 8; i++) pthread_create(p + i, 0, f, 0); for (int i = 0; i < 8; i++) pthread_join(p[i], 0); printf(\"%%d %%d\\\\n\", n, t); }\\n' >t.c; "
      "gcc -pthread t.c -o t && ./t", "80000 0\n"),

@@ -18,10 +18,12 @@ use zerocopy::{FromZeros, IntoBytes};
 
 /// The kernel's base is a multiple of this.
 const ALIGN: u64 = 2 << 20;
-/// Bases lie in this range: below the 47-bit limit, away from where Linux puts programs, libraries and stacks.
+/// Bases lie in this range: below where Linux puts libraries and stacks (at most 1 TiB below the 47-bit limit), and above
+/// all that programs claim at fixed addresses. The address and thread sanitizers leave nothing else free: they map or
+/// protect `0x0100_…` to `0x54ff_…` and `0x5680_…` to `0x7e7f_…`.
 const BASES: Range = Range {
-    start: 0x6000_0000_0000,
-    end: 0x7000_0000_0000,
+    start: 0x7e80_0000_0000,
+    end: 0x7ef0_0000_0000,
 };
 /// Address space for the kernel's heap and stacks; memory only as it is touched.
 const HEAP_BYTES: u64 = 16 << 30;

@@ -123,12 +123,9 @@ impl FileOps for TmpFile {
         true
     }
     fn seals(&self) -> Option<u32> {
-        self.name.as_ref().map(|_| self.inode.seals())
+        Some(self.inode.seals())
     }
     fn add_seals(&self, seals: u32) -> Result<(), Errno> {
-        if self.name.is_none() {
-            return Err(Errno::EINVAL);
-        }
         self.inode.add_seals(seals)
     }
     fn host_handle(&self) -> Option<Handle> {
