@@ -13,7 +13,8 @@ TOOLS = [
     ("parallel sort of a file", "seq 1 300000 | rev >/tmp/n; sort --parallel=2 -S 8M -T /tmp /tmp/n | md5sum; wc -lc /tmp/n", SAME),
     ("every file name", "find / -xdev | sort | sha256sum", SAME),
     ("every mode, owner and size", "find /usr /etc /var -xdev -printf '%p %m %u %g %s %n %l %T@\\n' | sort | sha256sum", SAME),
-    ("grep a tree", "grep -rl -i 'copyright' /usr/lib/python3* | sort | sha256sum; grep -c bash /etc/passwd", SAME),
+    ("grep a tree", "grep -rl '^package ' /usr/lib/*-linux-gnu/perl-base | sort | sha256sum; grep -rc -i copyright /usr/lib/*-linux-gnu/perl-base | sort | sha256sum; "
+     "grep -c bash /etc/passwd", SAME),
     ("sed and awk", "sed -E 's/:[^:]*:/ <&> /' /etc/passwd | awk -F'[ :]' '{n+=NF; print $1} END {print n}' | sort | md5sum", SAME),
     ("gzip", "gzip -c /usr/bin/perl | gunzip | cmp - /usr/bin/perl && echo same; seq 1 99999 | gzip -9n | md5sum", SAME),
     ("dpkg -l", "dpkg -l | sha256sum; dpkg -L bash | wc -l; dpkg -s perl-base | grep ^Status", SAME),
