@@ -289,6 +289,20 @@ static void areas(void) {
   say("with", n < 100000 ? -1 : 0);
 }
 
+static void barriers(void) {
+  say("membarrier unregistered", syscall(SYS_membarrier, 8, 0, 0));
+  say("membarrier flags", syscall(SYS_membarrier, 0, 1, 0));
+  say("membarrier offers", syscall(SYS_membarrier, 0, 0, 0) & 31);
+  say("membarrier register", syscall(SYS_membarrier, 16, 0, 0));
+  say("membarrier", syscall(SYS_membarrier, 8, 0, 0));
+  say("membarrier global", syscall(SYS_membarrier, 1, 0, 0));
+  if (fork() == 0) {
+    say("membarrier of a child", syscall(SYS_membarrier, 8, 0, 0));
+    _exit(0);
+  }
+  wait(NULL);
+}
+
 int main(void) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   requeue_pi();
@@ -304,6 +318,7 @@ int main(void) {
   timers();
   children();
   queue_limit();
+  barriers();
   areas();
   return 0;
 }

@@ -161,6 +161,14 @@ impl AddressSpace {
     pub fn advise(&self, range: Range, advice: Advice) -> Result<(), Errno> {
         machine!(Spaces::advise(&self.0, range, advice))
     }
+    /// Has every thread that runs the app in this address space, which is the caller's, pass a full memory barrier before
+    /// it returns.
+    ///
+    /// # Errors
+    /// ENOSYS where the host has none.
+    pub fn barrier(&self) -> Result<(), Errno> {
+        machine!(Spaces::barrier(Some(&self.0)))
+    }
     /// Tells residency, one byte per page.
     ///
     /// # Errors
@@ -172,6 +180,14 @@ impl AddressSpace {
     pub fn fault(&self, addr: VirtAddr, access: Access) -> FaultOutcome {
         machine!(Spaces::fault(&self.0, addr, access))
     }
+}
+
+/// Has every thread that runs an app pass a full memory barrier before it returns.
+///
+/// # Errors
+/// ENOSYS where the host has none.
+pub fn barrier() -> Result<(), Errno> {
+    machine!(Spaces::barrier(None))
 }
 
 /// Addresses apps may use.

@@ -415,6 +415,10 @@ impl Spaces for Bare {
         remap(&space.machine, old, new)
     }
 
+    fn barrier(space: Option<&SpaceInner>) -> Result<(), Errno> {
+        tlb::interrupt(space.map(|s| s.machine.root()));
+        Ok(())
+    }
     fn advise(space: &SpaceInner, range: Range, advice: Advice) -> Result<(), Errno> {
         check(range)?;
         let s = &space.machine;

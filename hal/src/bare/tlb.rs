@@ -16,13 +16,19 @@ pub(super) fn shootdown(root: u64) {
     if mmu::BROADCAST || me.root.load(Ordering::Relaxed) == root {
         mmu::flush_user();
     }
-    if mmu::BROADCAST || cpu::all().len() == 1 {
-        return;
+    if !mmu::BROADCAST {
+        interrupt(Some(root));
     }
+}
+
+/// Interrupts every other CPU that runs an app (of the address space under `root`, or any) and waits until it has been in
+/// the kernel; a CPU that is there already flushes, and passes a barrier, before it runs the app again.
+pub(super) fn interrupt(root: Option<u64>) {
+    let me = cpu::this();
     fence(Ordering::SeqCst);
     let mut asked = Vec::new();
     for c in cpu::all() {
-        if c.id == me.id || c.root.load(Ordering::SeqCst) != root {
+        if c.id == me.id || root.is_some_and(|r| c.root.load(Ordering::SeqCst) != r) {
             continue;
         }
         c.flush.store(true, Ordering::SeqCst);

@@ -43,6 +43,8 @@ pub trait Spaces {
     fn remap(space: &SpaceInner, old: Range, new: Range) -> Result<(), Errno>;
     /// Applies advice.
     fn advise(space: &SpaceInner, range: Range, advice: Advice) -> Result<(), Errno>;
+    /// Has every thread that runs an app (of one address space, or any) pass a full memory barrier before it returns.
+    fn barrier(space: Option<&SpaceInner>) -> Result<(), Errno>;
     /// One byte per page, bit 0 = resident (`mincore(2)`).
     fn resident(space: &SpaceInner, range: Range, out: &mut [u8]) -> Result<(), Errno>;
     /// Tries to resolve a page fault of the app.

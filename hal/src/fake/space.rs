@@ -166,6 +166,10 @@ impl Spaces for Fake {
         Ok(())
     }
 
+    fn barrier(_space: Option<&SpaceInner>) -> Result<(), Errno> {
+        core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+        Ok(())
+    }
     fn advise(space: &SpaceInner, range: Range, advice: Advice) -> Result<(), Errno> {
         if matches!(advice, Advice::DontNeed | Advice::Free) {
             for (_, p) in space.machine.pages().range_mut(pages_of(range)) {

@@ -161,6 +161,24 @@ impl Spaces for Process {
         unsafe { sys::call(g::__NR_mremap, args) }.map(|_| ())
     }
 
+    fn barrier(space: Option<&SpaceInner>) -> Result<(), Errno> {
+        const GLOBAL: u64 = 1;
+        const PRIVATE_EXPEDITED: u64 = 8;
+        const REGISTER_PRIVATE_EXPEDITED: u64 = 16;
+        // SAFETY: orders memory accesses; touches none.
+        let call = |command| unsafe { sys::call(g::__NR_membarrier, [command, 0, 0]) }.map(|_| ());
+        if space.is_none() {
+            return call(GLOBAL);
+        }
+        // The calling thread's address space is the host process's.
+        match call(PRIVATE_EXPEDITED) {
+            Err(Errno::EPERM) => {
+                call(REGISTER_PRIVATE_EXPEDITED)?;
+                call(PRIVATE_EXPEDITED)
+            }
+            r => r,
+        }
+    }
     fn advise(_space: &SpaceInner, range: Range, advice: Advice) -> Result<(), Errno> {
         check(range)?;
         let advice = match advice {

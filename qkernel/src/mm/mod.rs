@@ -29,6 +29,8 @@ pub struct Mm {
     pub owner: SpinLock<Arc<Creds>>,
     /// mlockall(MCL_FUTURE): new areas are locked.
     pub lock_future: AtomicBool,
+    /// membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) was called.
+    pub barriers: AtomicBool,
     /// Resident pages when last counted, and when, monotonic ns.
     pub resident: SpinLock<(u64, u64)>,
 }

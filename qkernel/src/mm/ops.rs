@@ -111,6 +111,7 @@ impl Mm {
             owner: SpinLock::new(owner),
             resident: SpinLock::default(),
             lock_future: AtomicBool::new(false),
+            barriers: AtomicBool::new(false),
         })
     }
 
@@ -129,6 +130,7 @@ impl Mm {
             owner: SpinLock::new(self.owner.lock().clone()),
             resident: SpinLock::new(*self.resident.lock()),
             lock_future: AtomicBool::new(false),
+            barriers: AtomicBool::new(self.barriers.load(Ordering::Relaxed)),
         })
     }
 

@@ -330,13 +330,33 @@ fn sys_munlockall(ctx: &mut Ctx<'_>, _a: Args) -> SysResult {
     Ok(0)
 }
 
-fn sys_membarrier(_ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    // Only QUERY: libc and runtimes fall back to their own barriers.
-    if a.u64(0) == 0 && a.u64(1) == 0 {
-        Ok(0)
-    } else {
-        Err(Errno::EINVAL)
+/// Source: `membarrier(2)`.
+fn sys_membarrier(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    const GLOBAL: u64 = 1;
+    const GLOBAL_EXPEDITED: u64 = 2;
+    const REGISTER_GLOBAL_EXPEDITED: u64 = 4;
+    const PRIVATE_EXPEDITED: u64 = 8;
+    const REGISTER_PRIVATE_EXPEDITED: u64 = 16;
+    if a.u64(1) & 0xffff_ffff != 0 {
+        return Err(Errno::EINVAL);
     }
+    let registered = &mm(ctx)?.barriers;
+    match a.u64(0) & 0xffff_ffff {
+        0 => {
+            return Ok(GLOBAL
+                | GLOBAL_EXPEDITED
+                | REGISTER_GLOBAL_EXPEDITED
+                | PRIVATE_EXPEDITED
+                | REGISTER_PRIVATE_EXPEDITED);
+        }
+        GLOBAL | GLOBAL_EXPEDITED => hal::aspace::barrier()?,
+        REGISTER_GLOBAL_EXPEDITED => {}
+        REGISTER_PRIVATE_EXPEDITED => registered.store(true, Ordering::Relaxed),
+        PRIVATE_EXPEDITED if !registered.load(Ordering::Relaxed) => return Err(Errno::EPERM),
+        PRIVATE_EXPEDITED => mm(ctx)?.space.barrier()?,
+        _ => return Err(Errno::EINVAL),
+    }
+    Ok(0)
 }
 
 rows! {
@@ -354,7 +374,7 @@ rows! {
     munlock: Full, |c, a| set_locked(c, a.u64(0), a.u64(1), false);
     mlockall: Partial("bookkeeping only: the guest never swaps"), sys_mlockall;
     munlockall: Full, sys_munlockall;
-    membarrier: Partial("only MEMBARRIER_CMD_QUERY, which offers nothing"), sys_membarrier;
+    membarrier: Partial("no SYNC_CORE, RSEQ and GET_REGISTRATIONS commands"), sys_membarrier;
     remap_file_pages: Refused(Errno::ENOSYS, "deprecated");
     process_madvise: Refused(Errno::ENOSYS, "no access to another process's memory");
     userfaultfd: Refused(Errno::ENOSYS, "page faults are the kernel's");

@@ -211,6 +211,9 @@ impl Spaces for Process {
     fn remap(_space: &SpaceInner, _old: Range, _new: Range) -> Result<(), Errno> {
         panic!("the process machine is not built for this architecture")
     }
+    fn barrier(_space: Option<&SpaceInner>) -> Result<(), Errno> {
+        panic!("the process machine is not built for this architecture")
+    }
     fn advise(_space: &SpaceInner, _range: Range, _advice: Advice) -> Result<(), Errno> {
         panic!("the process machine is not built for this architecture")
     }
