@@ -1,6 +1,7 @@
 """The busybox programs on the kvm machines, in emulated machines with a real /dev/kvm: same bundles, same expectations."""
 import base64
 import os
+import platform
 import re
 import shutil
 import sys
@@ -10,26 +11,30 @@ import apt
 import bundle
 import machine_tests
 import process
-from cases import SAME
-from report import Failure, Skip, check, shorten
+from cases import SAME, native
+from report import Failure, Skip, check, equal, shorten
 from runtime import Runtime
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(os.path.join(os.path.dirname(HERE), "programs"))
 import busybox as programs  # noqa: E402
 import debian  # noqa: E402
+from confinement import SERVING  # noqa: E402
 
 MACHINES = [("x86_64", "max"), ("aarch64", "neoverse-n1"), ("aarch64", "cortex-a72")]
 
 # The smoke set: one case for each mechanism. The long run takes every row of the busybox group.
 SMOKE = {"echo", "pipeline", "long pipeline", "redirections", "background and wait", "trap", "signal to a child", "here-document",
          "exit status", "killed by a signal", "fifo", "files", "tar and gzip", "own pid is 1", "devices", "read-only root", "timeout"}
+# Again with the other engine, which is used where the host forbids io_uring.
+THREADS_TOO = {"pipeline", "redirections", "here-document", "fifo", "files", "tar and gzip"}
 # These print what differs between the host and an emulated machine.
 NOT_HERE = {"identity", "limits", "environment"}
 
 # Need what the unconfigured Debian of the emulated machines does not have.
 NOT_IN_TOOLS = {"disk and memory", "users"}
 CASE_S = 90
+FSETID = 1 << 4
 BUSY = ("while :; do :; done & spin=$!; i=0; while [ $i -lt 20 ]; do /bin/true; i=$((i+1)); done; echo $i; "
         "usleep 100000; kill $spin; wait $spin; echo $?")
 
@@ -38,7 +43,8 @@ DRIVER = r"""
 mkdir -p /run/q /tmp/r
 for id in "$@"; do
   case $id in d*) limit=600;; *) limit=%(limit)d;; esac
-  timeout -s KILL $limit ./quark --root /run/q --platform=kvm run --bundle cases/$id $id </dev/null >/tmp/r/out 2>/tmp/r/err
+  case $id in t*) engine=threads;; *) engine=io_uring;; esac
+  timeout -s KILL $limit ./quark --root /run/q --platform=kvm --engine=$engine run --bundle cases/${id#t} $id </dev/null >/tmp/r/out 2>/tmp/r/err
   echo "@RESULT $id $? $(base64 /tmp/r/out | tr -d '\n'). $(base64 /tmp/r/err | tr -d '\n')."
   ./quark --root /run/q delete --force $id >/dev/null 2>&1
 done
@@ -54,6 +60,50 @@ used() { t=0; for f in /proc/[0-9]*/task/[0-9]*; do case $(readlink ${f%%/task/*
   read ns rest <$f/schedstat && t=$((t + ns/1000));; esac; done; echo $t; }
 a=$(used); sleep 10; b=$(used); echo "used $((b - a)) us"
 ./quark --root /run/q delete --force idle
+"""
+
+# What is seen from outside of a sandbox: each thread of Quark that belongs to one (name, filter, no_new_privs, effective
+# capabilities); the KiB that its memory costs, before, while and after an app uses 48 MiB; and what it hears from outside.
+OUTSIDE = r"""
+mkdir -p /run/q
+quark() { timeout -s KILL 90 ./quark --root /run/q --platform=kvm "$@"; }
+until_says() { n=0; until grep -q $2 $1; do sleep 0.2; n=$((n+1)); [ $n -lt 400 ] || { echo "@SILENT $(cat $1)"; break; }; done; }
+quark run --bundle cases/memory memory </dev/null >/tmp/up 2>&1 &
+until_says /tmp/up up
+for s in /proc/[0-9]*/task/[0-9]*/status; do
+  awk -v task=${s%/status} '{ v[$1] = $2 } END { if (v["Name:"] ~ /^quark-/) print "@THREAD", task, v["Name:"], v["Seccomp:"], v["NoNewPrivs:"], v["CapEff:"] }' $s
+done 2>/dev/null
+cost() { for f in /proc/[0-9]*/fd/*; do case $(readlink $f) in */memfd:quark-ram*|/memfd:quark-ram*) echo "@COST $1 $(($(stat -Lc %b $f) / 2))"; return;; esac; done; }
+cost before
+quark exec memory touch /tmp/go
+until_says /tmp/up held; cost while
+until_says /tmp/up freed; sleep 4; cost after
+./quark --root /run/q delete --force memory
+quark run --bundle cases/auxv auxv </dev/null >/tmp/said; sed "s/^/@AUXV /" /tmp/said
+{ sleep 3; echo one; sleep 1; echo two; sleep 1; } | quark run --bundle cases/hears hears >/tmp/said; sed "s/^/@HEARS /" /tmp/said
+[ -e waits ] && { sleep 4; echo one; sleep 1; echo two; sleep 1; echo three; sleep 1; } | quark run --bundle cases/waits waits >/tmp/said && sed "s/^/@WAITS /" /tmp/said
+:
+"""
+# The app waits to be told, holds memory while the pipe's reader sleeps, and ends.
+MEMORY = ("cd /tmp; echo up; until [ -e go ]; do usleep 100000; done; "
+          "dd if=/dev/zero bs=48M count=1 2>/dev/null | (head -c 1 >/dev/null; echo held; sleep 3; cat >/dev/null); echo freed; sleep 1000")
+# A shell waits with poll(2) for a line, and a socket's other end with a program between.
+HEARS = ("read -t 60 x; echo got $x; if read -t 0.1 y; then echo early; else echo nothing; fi; read y; echo then $y; "
+         "nc -l -p 4000 -e cat & for i in 1 2 3 4 5 6 7 8 9; do sleep 0.3; echo over | nc -w 5 127.0.0.1 4000 && break; done; echo end")
+
+# Each kind of thread in turn is made to call what it never does.
+FORBIDDEN = r"""
+mkdir -p /run/q
+for name in quark-vcpu0 quark-vcpu1 quark-qcall0 quark-poll quark-control quark-machine quark-sandbox; do
+  ./quark --root /run/q --platform=kvm run --bundle cases/idle $name </dev/null >/tmp/up 2>/tmp/err &
+  n=0; until grep -q up /tmp/up; do sleep 0.2; n=$((n+1)); [ $n -lt 300 ] || { cat /tmp/up /tmp/err; exit 1; }; done
+  for c in /proc/[0-9]*/task/[0-9]*/comm; do
+    [ "$(cat $c 2>/dev/null)" = $name ] && t=${c%/comm} && ./inject ${t##*/} 272 0x20000 && break
+  done
+  wait $!
+  echo "@ENDED $name $? $(cat /tmp/err)"
+  ./quark --root /run/q delete --force $name >/dev/null 2>&1
+done
 """
 
 
@@ -191,6 +241,70 @@ def idle(machine):
     check(percent < 0.5, f"an idle sandbox took {percent:.2f} % of a processor\n{result}")
 
 
+def confined(result):
+    found = re.findall(r"^@THREAD (\S+) (\S+) (\d) (\d) (\w+)$", result.text, re.M)
+    names = {name.rstrip("0123456789") for _, name, *_ in found}
+    missing = {"quark-sandbox", "quark-machine", "quark-vcpu", "quark-qcall", "quark-ring", "quark-control"} - names
+    check(not missing, f"not seen: {missing}\n{result}")
+    for task, name, filter, privileges, capabilities in found:
+        check((filter, privileges) == ("2", "1"), f"{name} ({task}) is not confined\n{result}")
+        allowed = SERVING if name.startswith("quark-qcall") else FSETID if name == "quark-ring" else 0
+        check(int(capabilities, 16) & ~allowed == 0, f"{name} has the capabilities {capabilities}")
+
+
+def gives_memory_back(result):
+    cost = {when: int(kib) for when, kib in re.findall(r"^@COST (\w+) (\d+)$", result.text, re.M)}
+    check(set(cost) == {"before", "while", "after"}, f"not measured\n{result}")
+    check(cost["while"] > cost["before"] + 40 * 1024, f"the app did not take its memory: {cost}\n{result}")
+    check(cost["after"] < cost["before"] + 16 * 1024, f"KiB of memory: {cost}\n{result}")
+
+
+def tells_of_the_cpu(result):
+    """AT_HWCAP is entry 16."""
+    words = dict(re.findall(r"^@AUXV +(\d+) +(\d+)$", result.text, re.M))
+    check(int(words.get("16", 0)) & 3 == 3, f"AT_HWCAP lacks the first two bits\n{result}")
+
+
+def section(result, name):
+    return "".join(line + "\n" for line in re.findall(rf"^@{name} ?(.*)$", result.text, re.M))
+
+
+def from_outside(machine, stage):
+    """Cases of one boot that are judged from outside of the sandbox."""
+    report, arch = machine.report, machine.arch
+    names = ("confined", "memory is given back", "hwcap", "hears the host", "waits")
+    if not any(report.wanted(f"{stage}/{n}") for n in names):
+        return
+    here = arch == platform.machine()
+    root = "/job/rootfs"
+    for id, script in (("memory", MEMORY), ("auxv", "od -A n -t d8 -w16 /proc/self/auxv"), ("hears", HEARS)):
+        bundle.write(f"{machine.directory}/cases/{id}", bundle.config(["sh", "-c", script], root))
+    linux = None
+    if here:
+        # What waiting means is what it means on the host.
+        tool = native(os.path.join(os.path.dirname(HERE), "programs", "waits.c"), "waits")
+        shutil.copy(tool, machine.directory)
+        shutil.copy(tool, f"{machine.directory}/rootfs/bin/waits")
+        bundle.write(f"{machine.directory}/cases/waits", bundle.config(["/bin/waits"], root))
+        linux = process.run(["sh", "-c", f"{{ sleep 0.5; echo one; sleep 0.5; echo two; sleep 0.5; echo three; }} | {tool}"], timeout=60)
+    result = machine.boot(["sh", "-c", OUTSIDE], 300)
+    report.case(f"{stage}/confined", lambda: confined(result))
+    report.case(f"{stage}/memory is given back", lambda: gives_memory_back(result))
+    report.case(f"{stage}/hwcap", lambda: tells_of_the_cpu(result))
+    report.case(f"{stage}/hears the host", lambda: equal(section(result, "HEARS"), "got one\nnothing\nthen two\nover\nend\n", f"{result}"))
+    if here:
+        report.case(f"{stage}/waits", lambda: equal(section(result, "WAITS"), linux.text, f"{result}"))
+
+
+def forbidden(machine):
+    shutil.copy(native(os.path.join(os.path.dirname(HERE), "programs", "inject.c"), "inject"), machine.directory)
+    result = machine.boot(["sh", "-c", FORBIDDEN], 180)
+    ended = re.findall(r"^@ENDED (\S+) (\d+) (.*)$", result.text, re.M)
+    check(len(ended) == 7, f"not every thread was tried\n{result}")
+    for name, rc, said in ended:
+        check(rc != "0" and "its filter forbids" in said, f"{name}: exit status {rc}: {said}")
+
+
 def one_machine(report, arch, cpu, cases, expected, top, full):
     stage = f"emulated/{arch}-{cpu}"
     if not report.wanted(stage):
@@ -207,15 +321,22 @@ def one_machine(report, arch, cpu, cases, expected, top, full):
             return
         machine = Emulated(report, arch, cpu, directory)
         wanted = {id: c for id, c in cases.items() if report.wanted(f"{stage}/{c[0]}")}
-        ids = list(wanted) + (["busy"] if report.wanted(f"{stage}/busy loop") else [])
+        again = [id for id, c in wanted.items() if c[0] in THREADS_TOO]
+        ids = list(wanted) + [f"t{id}" for id in again] + (["busy"] if report.wanted(f"{stage}/busy loop") else [])
         results = machine.results(ids, ["sh", "-c", DRIVER]) if ids else {}
         for id, (name, _, literal, settings) in wanted.items():
             want = expected.get(id, literal)
             report.case(f"{stage}/{name}", lambda: judge(name, want, settings, results.get(id, LOST)))
+            if id in again:
+                report.case(f"{stage}/{name}, threads", lambda: judge(name, want, settings, results.get(f"t{id}", LOST)))
         report.case(f"{stage}/busy loop", lambda: judge("busy loop", "20\n143\n", {"err": "Terminated|"}, results.get("busy", LOST)))
         report.case(f"{stage}/check", lambda: check_says_kvm(machine))
         report.case(f"{stage}/idle", lambda: idle(machine))
         machine_tests.run(machine, stage)
+        from_outside(machine, stage)
+        # The tool that injects calls is built by the compiler that there is.
+        if arch == platform.machine():
+            report.case(f"{stage}/forbidden calls", lambda: forbidden(machine))
         if full:
             debian_tools(machine, stage)
 

@@ -473,12 +473,9 @@ pub fn oom_kills() -> u64 {
 /// Kills the process that uses most memory (by the size of its areas, adjusted by oom_score_adj), never init first.
 pub fn out_of_memory() {
     let score = |p: &Arc<Process>| {
-        let size = p
-            .tasks
-            .lock()
-            .first()
-            .and_then(|t| t.mm())
-            .map_or(0, |m| m.vmas.lock().total());
+        // The areas' lock sleeps: the spin lock is let go of before.
+        let mm = p.tasks.lock().first().and_then(|t| t.mm());
+        let size = mm.map_or(0, |m| m.vmas.lock().total());
         let adj = i64::from(p.oom_score_adj.load(Ordering::Relaxed));
         let limit = hal::boot::info().memory_limit.min(1 << 40) as i64;
         (size as i64).saturating_add(limit / 1000 * adj)

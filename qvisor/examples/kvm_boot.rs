@@ -2,12 +2,16 @@
 //! `kvm_boot KERNEL [LOG_LEVEL [CPUS]]`; the exit status is the kernel's.
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../src/confined.rs"]
+mod confined;
 #[path = "../src/host/mod.rs"]
 mod host;
 #[path = "../src/vm/kvm/mod.rs"]
 mod kvm;
 #[path = "../src/vm/process.rs"]
 mod process;
+#[path = "../src/seccomp/mod.rs"]
+mod seccomp;
 #[path = "../src/sandbox/socket.rs"]
 mod socket;
 #[path = "../src/sys/mod.rs"]
@@ -51,7 +55,7 @@ fn main() {
         control,
         log,
     }) {
-        Ok(p) => p.enter(|| Ok::<(), String>(())),
+        Ok(p) => p.enter(std::sync::Arc::new(|_| Ok(()))),
         Err(e) => panic!("{e}"),
     }
 }

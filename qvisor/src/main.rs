@@ -2,6 +2,7 @@
 
 mod cgroup;
 mod cli;
+mod confined;
 mod error;
 mod host;
 mod logging;

@@ -39,15 +39,13 @@ pub fn show(cpu: u32, midr: u64, hwcap: u64, hz: u64) -> String {
     s
 }
 
-/// The lines of CPU `cpu`; `hz` is the counter's frequency.
+/// The lines of CPU `cpu`; `hz` is the counter's frequency, `hwcap` what apps are told of the CPU.
 #[cfg(target_arch = "aarch64")]
-pub fn describe(cpu: u32, _count: u32, hz: u64) -> String {
+pub fn describe(cpu: u32, _count: u32, hz: u64, hwcap: u64) -> String {
     let midr: u64;
     // SAFETY: reading MIDR_EL1 has no side effects; at EL0 Linux emulates the read (HWCAP_CPUID, since 4.11).
     unsafe { core::arch::asm!("mrs {}, midr_el1", out(reg) midr, options(nomem, nostack, preserves_flags)) };
-    // What every ARMv8 application CPU has.
-    const BASE: u64 = 0b11;
-    show(cpu, midr, BASE, hz)
+    show(cpu, midr, hwcap, hz)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! aarch64.
 //!
 //! Data half: [`boot`] (first register values), [`context`], [`cpuinfo`] (text), [`doorbell`] (registers the host answers), [`esr`] (what an
-//! exception says), [`paging`] (entry format), [`sigframe`], [`vector`] (interrupt numbers).
+//! exception says), [`hwcap`] (what apps are told of the CPU), [`paging`] (entry format), [`sigframe`], [`vector`] (interrupt numbers).
 //!
 //! Machine half, the same names on both architectures (what each promises stands at its items):
 //!
@@ -25,6 +25,7 @@ pub mod doorbell;
 #[cfg(all(target_os = "none", target_arch = "aarch64"))]
 mod entry;
 pub mod esr;
+pub mod hwcap;
 pub mod paging;
 pub mod sigframe;
 pub mod vector;

@@ -282,9 +282,9 @@ pub fn read() -> Cpuid {
     c
 }
 
-/// The lines of CPU `cpu` of `count`; `hz` is the counter's frequency, 0 when unknown.
+/// The lines of CPU `cpu` of `count`; `hz` is the counter's frequency, 0 when unknown. CPUID tells more than AT_HWCAP.
 #[cfg(target_arch = "x86_64")]
-pub fn describe(cpu: u32, count: u32, hz: u64) -> String {
+pub fn describe(cpu: u32, count: u32, hz: u64, _hwcap: u64) -> String {
     use core::arch::x86_64::__cpuid_count as leaf;
     let id = read();
     let hz = match hz {

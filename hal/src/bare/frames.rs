@@ -1,7 +1,8 @@
 //! Physical frames: a buddy allocator whose book-keeping lies apart from the frames, so that free memory is never
-//! touched. Memory never used is carved off at the end: it costs the host nothing until then.
+//! touched. Memory never used is carved off at the end: it costs the host nothing until then. Free memory that was used
+//! costs the host still, until [`super::reclaim`] gives it back.
 
-use super::phys;
+use super::{phys, reclaim};
 use crate::sync::SpinLock;
 use arch::table::Store;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -10,11 +11,16 @@ use qlib::{PAGE_SIZE, PhysAddr};
 /// Largest block: 64 MiB.
 const ORDERS: usize = 15;
 const NONE: u32 = u32::MAX;
+/// Free blocks from this order on (256 KiB) are worth giving back.
+const GIVE_ORDER: usize = 6;
+/// So many frames in such blocks are worth the trouble: 16 MiB.
+const GIVE_FRAMES: u64 = 4096;
 
 /// What is known of one frame. `order` is meaningful for the first frame of a free block only; else it is `NONE`.
 #[repr(C)]
 struct Frame {
-    /// How many mappings share the frame (frames of apps).
+    /// How many mappings share the frame (frames of apps). Of a free block's first frame: whether the block was used since
+    /// the host last had it.
     refs: AtomicU32,
     order: u32,
     next: u32,
@@ -23,7 +29,10 @@ struct Frame {
 
 struct Buddy {
     frames: *mut Frame,
-    heads: [u32; ORDERS],
+    /// Free blocks by order: those the host has, then those that were used.
+    heads: [[u32; ORDERS]; 2],
+    /// Frames in used free blocks of at least [`GIVE_ORDER`].
+    used: u64,
     /// Number of the first frame behind the book.
     first: u32,
     /// Frames from here on were never used.
@@ -36,7 +45,8 @@ unsafe impl Send for Buddy {}
 
 static BUDDY: SpinLock<Buddy> = SpinLock::new(Buddy {
     frames: core::ptr::null_mut(),
-    heads: [NONE; ORDERS],
+    heads: [[NONE; ORDERS]; 2],
+    used: 0,
     first: 0,
     fresh: 0,
     end: 0,
@@ -74,20 +84,26 @@ impl Buddy {
         unsafe { &mut *self.frames.wrapping_add(n as usize) }
     }
 
-    fn push(&mut self, n: u32, order: usize) {
-        let head = self.heads[order];
+    fn push(&mut self, n: u32, order: usize, used: bool) {
+        let head = self.heads[used as usize][order];
         let f = self.frame(n);
+        f.refs.store(used as u32, Ordering::Relaxed);
         f.order = order as u32;
         f.prev = NONE;
         f.next = head;
         if head != NONE {
             self.frame(head).prev = n;
         }
-        self.heads[order] = n;
+        self.heads[used as usize][order] = n;
+        if used && order >= GIVE_ORDER {
+            self.used += 1 << order;
+        }
     }
 
-    fn unlink(&mut self, n: u32, order: usize) {
+    /// Takes a free block out of its list; whether it was used.
+    fn unlink(&mut self, n: u32, order: usize) -> bool {
         let f = self.frame(n);
+        let used = f.refs.load(Ordering::Relaxed) != 0;
         f.order = NONE;
         let (next, prev) = (f.next, f.prev);
         if next != NONE {
@@ -96,8 +112,12 @@ impl Buddy {
         if prev != NONE {
             self.frame(prev).next = next;
         } else {
-            self.heads[order] = next;
+            self.heads[used as usize][order] = next;
         }
+        if used && order >= GIVE_ORDER {
+            self.used -= 1 << order;
+        }
+        used
     }
 
     /// Moves the largest aligned piece of fresh memory, at most 2 MiB or what `order` needs, to the free lists.
@@ -113,17 +133,24 @@ impl Buddy {
         }
         let n = self.fresh;
         self.fresh += 1 << o;
-        self.push(n, o);
+        self.push(n, o, false);
         true
     }
 
     fn alloc(&mut self, order: usize) -> Option<u32> {
         loop {
-            if let Some(from) = (order..ORDERS).find(|o| self.heads[*o] != NONE) {
-                let n = self.heads[from];
-                self.unlink(n, from);
+            // What was used costs nothing more.
+            let found = (order..ORDERS).find_map(|o| {
+                let n = [1, 0]
+                    .map(|used| self.heads[used][o])
+                    .into_iter()
+                    .find(|n| *n != NONE);
+                n.map(|n| (n, o))
+            });
+            if let Some((n, from)) = found {
+                let used = self.unlink(n, from);
                 for o in (order..from).rev() {
-                    self.push(n + (1 << o), o);
+                    self.push(n + (1 << o), o, used);
                 }
                 return Some(n);
             }
@@ -133,18 +160,18 @@ impl Buddy {
         }
     }
 
-    fn free(&mut self, mut n: u32, mut order: usize) {
+    fn free(&mut self, mut n: u32, mut order: usize, mut used: bool) {
         while order < ORDERS - 1 {
             let buddy = n ^ (1 << order);
             // Fresh frames are in no list; frames before the first have no entry.
             if buddy < self.first || buddy >= self.fresh || self.frame(buddy).order != order as u32 {
                 break;
             }
-            self.unlink(buddy, order);
+            used |= self.unlink(buddy, order);
             n &= !(1 << order);
             order += 1;
         }
-        self.push(n, order);
+        self.push(n, order, used);
     }
 }
 
@@ -166,7 +193,29 @@ pub(super) fn alloc_block(order: usize) -> Option<PhysAddr> {
 
 /// Gives a block back.
 pub(super) fn free_block(pa: PhysAddr, order: usize) {
-    BUDDY.lock().free(number(pa), order);
+    let mut b = BUDDY.lock();
+    b.free(number(pa), order, true);
+    let enough = b.used >= GIVE_FRAMES;
+    drop(b);
+    if enough {
+        reclaim::wake();
+    }
+}
+
+/// Takes a free block that was used and is worth giving to the host: its address and order.
+pub(super) fn take_used() -> Option<(PhysAddr, usize)> {
+    let mut b = BUDDY.lock();
+    let (n, order) = (GIVE_ORDER..ORDERS)
+        .rev()
+        .map(|o| (b.heads[1][o], o))
+        .find(|(n, _)| *n != NONE)?;
+    b.unlink(n, order);
+    Some((address(n), order))
+}
+
+/// Frees a block that the host has; `used` when it did not take it.
+pub(super) fn put_back(pa: PhysAddr, order: usize, used: bool) {
+    BUDDY.lock().free(number(pa), order, used);
 }
 
 /// Takes a zeroed frame with one reference.

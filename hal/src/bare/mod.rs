@@ -28,6 +28,7 @@ mod host;
 mod phys;
 mod qcall;
 mod random;
+mod reclaim;
 mod region;
 mod sched;
 pub(crate) mod space;
@@ -76,6 +77,7 @@ pub(crate) fn start(sound: bool) -> ! {
     if Bare::spawn(&boot, NewSpace::Kernel, Box::new(|| (hooks().start)())).is_err() {
         panic!("no memory for the first thread");
     }
+    reclaim::start();
     if cpu::all().len() > 1 {
         native::ports::start_cpus();
     }

@@ -43,6 +43,9 @@ pub(super) struct HostSide {
     watched: SpinLock<HashMap<u64, Watched>>,
     count: AtomicUsize,
     next: AtomicU64,
+    /// The object told of last, where each is asked: the next wait begins behind it, so that one that is always ready does
+    /// not hide the others from a caller that takes few at a time.
+    turn: AtomicU64,
 }
 
 /// What the host is asked for an item.
@@ -199,17 +202,26 @@ impl HostSide {
     // Where the machine has no epoll: every object is asked each time.
 
     fn poll_items(&self) -> Vec<(PollItem, Arc<Item>)> {
+        let mut items = self.items_by_id();
+        items.sort_unstable_by_key(|(id, ..)| *id);
+        let turn = self.turn.load(Ordering::Relaxed);
+        let first = items.partition_point(|(id, ..)| *id <= turn);
+        items.rotate_left(first);
+        items.into_iter().map(|(_, poll, item)| (poll, item)).collect()
+    }
+
+    fn items_by_id(&self) -> Vec<(u64, PollItem, Arc<Item>)> {
         let watched = self.watched.lock();
-        let item = |w: &Watched| {
+        let item = |(id, w): (&u64, &Watched)| {
             let events = w.item.wanted_from_host();
             let poll = PollItem {
                 handle: w.handle,
                 events,
                 revents: 0,
             };
-            (events != 0).then(|| (poll, w.item.clone()))
+            (events != 0).then(|| (*id, poll, w.item.clone()))
         };
-        watched.values().filter_map(item).collect()
+        watched.iter().filter_map(item).collect()
     }
 
     fn poll_now(&self, items: &mut [(PollItem, Arc<Item>)], deadline_ns: Option<u64>) -> usize {
@@ -241,7 +253,11 @@ impl HostSide {
             }
             let found = Events::from_bits_truncate(u32::from(p.revents));
             item.saw_edge(found);
+            let told = out.len();
             self.take(item, false, found, out);
+            if out.len() > told {
+                self.turn.store(item.host_id.load(Ordering::Acquire), Ordering::Relaxed);
+            }
         }
     }
 }

@@ -14,7 +14,8 @@ pub fn main(global: &Global) -> Result<i32, Error> {
     println!("chosen:   {} ({})", choice.platform, choice.reason);
     match choice.platform {
         Platform::Kvm => {
-            println!("A sandbox is a virtual machine; its guest kernel runs in guest ring 0 or EL1.")
+            println!("engine:   {}", vm::kvm::describe_engine(global.engine));
+            println!("A sandbox is a virtual machine; its guest kernel runs in guest ring 0 or EL1.");
         }
         Platform::Process => println!(
             "A sandbox is a set of confined host processes; its guest kernel answers their system calls inside them."

@@ -97,6 +97,9 @@ pub struct Global {
     /// The machine the guest kernel runs on
     #[arg(long, global = true, value_enum, default_value = "auto")]
     platform: vm::Request,
+    /// Who does a virtual machine's file operations
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    engine: vm::Engine,
 }
 
 fn default_root() -> PathBuf {

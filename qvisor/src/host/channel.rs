@@ -35,14 +35,14 @@ impl Handles for Carried {
     }
 }
 
-/// Serves `channel` on a thread of its own until the guest closes it.
-pub fn spawn(index: usize, channel: OwnedFd) -> std::io::Result<()> {
+/// Serves `channel` until the guest closes it, on a thread of its own that has called `confine`.
+pub fn spawn(
+    index: usize,
+    channel: OwnedFd,
+    confine: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+) -> std::io::Result<()> {
     let name = format!("quark-broker{index}");
-    std::thread::Builder::new()
-        .name(name)
-        .stack_size(256 << 10)
-        .spawn(move || run(&channel))?;
-    Ok(())
+    crate::confined::spawn(name, 256 << 10, confine, move || run(&channel))
 }
 
 fn run(channel: &OwnedFd) {

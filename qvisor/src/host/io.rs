@@ -12,7 +12,7 @@ const CURRENT: u64 = u64::MAX;
 /// What a pipe that has room takes without waiting. Source: `pipe(7)`, `PIPE_BUF`.
 const PIPE_CHUNK: usize = 4096;
 /// Flag of `Write`: at the end of the file.
-const APPEND: u64 = 1;
+pub const APPEND: u64 = 1;
 
 fn kind(fd: BorrowedFd<'_>) -> Result<FileType, Errno> {
     Ok(FileType::from_raw_mode(
@@ -53,14 +53,29 @@ pub fn serve_read(c: &mut Call<'_>) -> Served {
                 .data
         }
         _ => {
-            if ready(fd, PollFlags::IN)?.is_empty() {
-                return Err(Errno::EAGAIN);
-            }
+            without_waiting(fd, false, length)?;
             rustix::io::read(fd, &mut bytes).map_err(errno)?
         }
     };
     c.put(&bytes[..n])?;
     Ok(n as u64)
+}
+
+/// How many of `len` bytes a pipe or terminal takes or gives without waiting, as far as can be told; EAGAIN: none.
+pub fn without_waiting(fd: BorrowedFd<'_>, write: bool, len: usize) -> Result<usize, Errno> {
+    let events = if write { PollFlags::OUT } else { PollFlags::IN };
+    if ready(fd, events)?.is_empty() {
+        return Err(Errno::EAGAIN);
+    }
+    let waits = || {
+        let flags = rustix::fs::fcntl_getfl(fd).map_err(errno)?;
+        Ok::<bool, Errno>(!flags.contains(rustix::fs::OFlags::NONBLOCK))
+    };
+    Ok(if write && waits()? {
+        len.min(PIPE_CHUNK)
+    } else {
+        len
+    })
 }
 
 fn position(offset: u64) -> Result<u64, Errno> {
@@ -89,18 +104,7 @@ pub fn serve_write(c: &mut Call<'_>) -> Served {
         _ if offset != CURRENT => return Err(Errno::ESPIPE),
         FileType::Socket => sys::net::send_message(fd, &[], &[], bytes, 0).map_err(errno)?,
         _ => {
-            let now = ready(fd, PollFlags::OUT)?;
-            if now.is_empty() {
-                return Err(Errno::EAGAIN);
-            }
-            let non_blocking = rustix::fs::fcntl_getfl(fd)
-                .map_err(errno)?
-                .contains(rustix::fs::OFlags::NONBLOCK);
-            let most = if non_blocking {
-                bytes.len()
-            } else {
-                bytes.len().min(PIPE_CHUNK)
-            };
+            let most = without_waiting(fd, true, bytes.len())?;
             rustix::io::write(fd, &bytes[..most]).map_err(errno)?
         }
     };

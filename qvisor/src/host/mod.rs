@@ -14,6 +14,7 @@ mod sockets;
 pub mod system;
 mod table;
 
+pub use io::{APPEND, without_waiting};
 pub use table::{HandleTable, Named};
 
 use qlib::Errno;

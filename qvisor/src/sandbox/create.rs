@@ -32,6 +32,8 @@ pub struct Request<'a> {
     pub overlay: bool,
     /// The machine asked for.
     pub platform: vm::Request,
+    /// Who does the data operations of a `kvm` guest.
+    pub engine: vm::Engine,
     /// Gets the terminal's master.
     pub console: Option<OwnedFd>,
     /// Descriptors from 3 on that go to the program.
@@ -143,6 +145,7 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
         rootfs,
         overlay: request.overlay,
         platform: choice.platform.to_string(),
+        engine: request.engine,
         cgroups: cgroup.paths(),
         sync_fd: child_sync.as_raw_fd(),
         console_fd: console.as_ref().map(AsRawFd::as_raw_fd),

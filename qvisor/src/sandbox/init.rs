@@ -130,7 +130,7 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
             let Some(kvm) = kvm else {
                 return Err(Error::Protocol);
             };
-            machine::start_kvm(kvm, kernel, boot, container.0.process.caps.bounding)?
+            machine::start_kvm(kvm, kernel, boot, order.engine, container.0.process.caps.bounding)?
         }
     };
     detach_stdio(&null)?;

@@ -1,7 +1,7 @@
 //! The jail: what is taken from a process before the guest kernel and its apps run in it.
 
 use crate::error::{Context, OsError};
-use crate::seccomp;
+use crate::seccomp::{self, Role};
 use crate::sys;
 use qlib::boot::Range;
 use rustix::process::{Resource, Rlimit, Signal};
@@ -15,11 +15,21 @@ const BROKER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::FOWNER)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::MKNOD)
-    .union(CapabilitySet::SETFCAP)
-    .union(CapabilitySet::KILL);
+    .union(CapabilitySet::SETFCAP);
 
 /// Capabilities for sockets: ports below 1024, raw sockets.
 const NETWORK: CapabilitySet = CapabilitySet::NET_BIND_SERVICE.union(CapabilitySet::NET_RAW);
+
+/// Why a thread or process could not be confined.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A host call failed.
+    #[error(transparent)]
+    Os(#[from] OsError),
+    /// The filter.
+    #[error(transparent)]
+    Filter(#[from] seccomp::Error),
+}
 
 /// Number of capabilities whose bounding-set bits are tried; more than Linux has.
 const CAPABILITIES: u32 = 64;
@@ -122,6 +132,20 @@ pub fn confine_host_side(bounding: u64) -> Result<(), OsError> {
     let network = NETWORK.intersection(CapabilitySet::from_bits_retain(bounding));
     set_capabilities(have.permitted.intersection(BROKER.union(network)))?;
     rustix::thread::set_no_new_privs(true).doing("set no_new_privs")
+}
+
+/// Confines the calling thread to what `role` needs: its capabilities, of those it has, and its host calls. For good.
+pub fn confine_thread(role: Role) -> Result<(), Error> {
+    let keep = match role {
+        Role::Broker | Role::Worker => BROKER.union(NETWORK),
+        // Without it the host takes set-user-id bits from what is written to; that is the guest kernel's to do.
+        Role::Engine => CapabilitySet::FSETID,
+        _ => CapabilitySet::empty(),
+    };
+    let have = rustix::thread::capabilities(None).doing("read capabilities")?;
+    set_capabilities(have.permitted.intersection(keep))?;
+    rustix::thread::set_no_new_privs(true).doing("set no_new_privs")?;
+    Ok(seccomp::install(&seccomp::thread_filter(role)?)?)
 }
 
 /// The filter installer given to the machine.

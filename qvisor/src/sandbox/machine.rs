@@ -5,14 +5,15 @@ use super::order::Order;
 use super::{Error, jail, socket};
 use crate::error::Context;
 use crate::host::channel;
+use crate::seccomp::Role;
 use crate::sys;
 use crate::vm::kvm;
 use crate::vm::process::{self, BootParams, Launch};
-use rustix::event::{PollFd, PollFlags};
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Broker channels of a `process` machine: requests on different channels do not wait for each other.
 const CHANNELS: usize = 2;
@@ -25,6 +26,50 @@ pub struct Machine {
     pub child: i32,
     /// The guest kernel's log lines.
     pub log: OwnedFd,
+    gate: Option<Gate>,
+}
+
+impl Machine {
+    /// Lets the machine run, once the host side is confined.
+    pub fn let_go(&mut self) {
+        if let Some(gate) = self.gate.take() {
+            gate.open();
+        }
+    }
+}
+
+/// Where the machine's process waits until the host side is confined.
+struct Gate {
+    wait: OwnedFd,
+    open: OwnedFd,
+}
+
+impl Gate {
+    fn new() -> Result<Self, Error> {
+        let (wait, open) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).doing("make a pipe")?;
+        Ok(Self { wait, open })
+    }
+
+    /// The descriptor that [`Self::wait`] needs.
+    fn survivor(&self) -> RawFd {
+        self.wait.as_raw_fd()
+    }
+
+    /// In the machine's process, which has no other copy of the gate: waits; ends the process when the host side is gone.
+    fn wait(self) {
+        // Its other end was closed with all that the machine does not need, and its number may be another's.
+        std::mem::forget(self.open);
+        let mut byte = [0];
+        if rustix::io::retry_on_intr(|| rustix::io::read(&self.wait, &mut byte)) != Ok(1) {
+            sys::exit_now(1);
+        }
+    }
+
+    /// On the host side: lets the machine go.
+    fn open(self) {
+        // A machine that is gone already is noticed by its end.
+        let _ = rustix::io::write(&self.open, &[1]);
+    }
 }
 
 /// Finds the guest kernel's image: `$QUARK_KERNEL`, or beside the program, or where it is installed.
@@ -102,8 +147,8 @@ pub fn start_process(kernel: OwnedFd, boot: BootParams, bounding: u64) -> Result
     // The guest's commands come from us, ours go to it: both ends hold long messages.
     sys::force_send_buffer(&guest_control, 4 << 20);
     let link = SocketLink::new(control);
-    let watch = guest_control.as_raw_fd();
     let log_fd = guest_log.as_raw_fd();
+    let gate = Gate::new()?;
     let prepared = process::prepare(Launch {
         kernel,
         boot,
@@ -113,54 +158,60 @@ pub fn start_process(kernel: OwnedFd, boot: BootParams, bounding: u64) -> Result
     })?;
     let child = sys::fork_into(libc::CLONE_NEWPID).doing("start the jail")?;
     if child == 0 {
-        let keep = prepared.survivors();
+        let mut keep = prepared.survivors();
+        keep.push(gate.survivor());
         if let Err(e) = jail::confine(&keep) {
             complain(log_fd, &e.to_string());
         }
-        if host_side_gone(watch) {
-            sys::exit_now(1);
-        }
+        gate.wait();
         prepared.enter(jail::install_filter);
     }
     drop(prepared);
     jail::confine_host_side(bounding)?;
     for (index, host) in channels.into_iter().enumerate() {
-        channel::spawn(index, host).doing("start a broker thread")?;
+        channel::spawn(index, host, || confine_thread(Role::Broker)).doing("start a broker thread")?;
     }
     Ok(Machine {
         link: Box::new(link),
         child,
         log,
+        gate: Some(gate),
     })
 }
 
 /// Starts the `kvm` machine: one process that runs the virtual CPUs and serves their requests. As [`start_process`] else.
-pub fn start_kvm(kvm: OwnedFd, kernel: OwnedFd, boot: BootParams, bounding: u64) -> Result<Machine, Error> {
+pub fn start_kvm(
+    kvm: OwnedFd,
+    kernel: OwnedFd,
+    boot: BootParams,
+    engine: crate::vm::Engine,
+    bounding: u64,
+) -> Result<Machine, Error> {
     let (control, guest_control) = socket::message_pair().doing("make the control channel")?;
     let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
     let (log, guest_log) = rustix::pipe::pipe_with(flags).doing("make the log pipe")?;
     sys::force_send_buffer(&guest_control, 4 << 20);
     let link = SocketLink::new(control);
-    let watch = guest_control.as_raw_fd();
     let log_fd = guest_log.as_raw_fd();
+    let gate = Gate::new()?;
     let prepared = kvm::prepare(kvm::Launch {
         kvm,
         kernel,
         boot,
         control: guest_control,
         log: guest_log,
+        engine,
     })?;
     let child = sys::fork_into(libc::CLONE_NEWPID).doing("start the virtual machine's process")?;
     if child == 0 {
         let mut keep = prepared.survivors();
         keep.extend(crate::host::system::descriptors());
+        keep.push(gate.survivor());
         if let Err(e) = jail::confine_machine(&keep, bounding) {
             complain(log_fd, &e.to_string());
         }
-        if host_side_gone(watch) {
-            sys::exit_now(1);
-        }
-        prepared.enter(|| Ok::<(), std::convert::Infallible>(()));
+        gate.wait();
+        prepared.enter(Arc::new(confine_thread));
     }
     drop(prepared);
     jail::confine_host_side(bounding)?;
@@ -168,18 +219,12 @@ pub fn start_kvm(kvm: OwnedFd, kernel: OwnedFd, boot: BootParams, bounding: u64)
         link: Box::new(link),
         child,
         log,
+        gate: Some(gate),
     })
 }
 
-/// The death signal was asked for after the fork: had the host side died in between, its end of the channel is closed.
-fn host_side_gone(control: i32) -> bool {
-    let Ok(fd) = sys::borrow(control) else { return true };
-    let mut poll = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
-    let now = rustix::event::Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    rustix::event::poll(&mut poll, Some(&now)).is_ok() && poll[0].revents().contains(PollFlags::HUP)
+fn confine_thread(role: Role) -> std::io::Result<()> {
+    jail::confine_thread(role).map_err(std::io::Error::other)
 }
 
 /// Says why the jail cannot be entered, and ends.

@@ -1,5 +1,6 @@
 //! What `create` hands to the sandbox process it starts, and what that process answers.
 
+use crate::vm;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub struct Order {
     pub spec: Spec,
     /// The machine: `kvm` or `process`.
     pub platform: String,
+    /// Who does the data operations of a `kvm` guest.
+    pub engine: vm::Engine,
     /// Directories of the cgroup.
     pub cgroups: Vec<PathBuf>,
     /// Descriptor of the socket the answers go to.

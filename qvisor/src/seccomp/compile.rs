@@ -90,10 +90,27 @@ impl Assembler {
     }
 }
 
-/// Compiles `rules` (by call number) for calls made from `text`; from elsewhere a call raises SIGSYS.
-pub fn compile(arch: Arch, text: Range, rules: &BTreeMap<u32, Rule>) -> Vec<sock_filter> {
+/// Compiles `rules` (by call number); what they do not allow kills the process. With a `text`, they are for calls made from
+/// there, and from elsewhere a call raises SIGSYS.
+pub fn compile(arch: Arch, text: Option<Range>, rules: &BTreeMap<u32, Rule>) -> Vec<sock_filter> {
     let mut a = Assembler::default();
-    let (outside, inside, kill) = (a.label(), a.label(), a.label());
+    if let Some(text) = text {
+        route(&mut a, text);
+    }
+    a.emit(LD_W_ABS, ARCH);
+    let right = a.label();
+    a.jump_if(JMP_JEQ_K, arch.audit(), right);
+    a.emit(RET_K, libc::SECCOMP_RET_KILL_PROCESS);
+    a.place(right);
+    a.emit(LD_W_ABS, NR);
+    let sorted: Vec<(&u32, &Rule)> = rules.iter().collect();
+    search(&mut a, &sorted);
+    a.finish()
+}
+
+/// Code that goes on for calls made from `text`, and raises SIGSYS for others.
+fn route(a: &mut Assembler, text: Range) {
+    let (outside, inside) = (a.label(), a.label());
     let split = |v: u64| ((v >> 32) as u32, v as u32);
     let (start_high, start_low) = split(text.start);
     let (end_high, end_low) = split(text.end);
@@ -124,18 +141,7 @@ pub fn compile(arch: Arch, text: Range, rules: &BTreeMap<u32, Rule>) -> Vec<sock
 
     a.place(outside);
     a.emit(RET_K, libc::SECCOMP_RET_TRAP);
-    a.place(kill);
-    a.emit(RET_K, libc::SECCOMP_RET_KILL_PROCESS);
     a.place(inside);
-    a.emit(LD_W_ABS, ARCH);
-    let right = a.label();
-    a.jump_if(JMP_JEQ_K, arch.audit(), right);
-    a.emit(RET_K, libc::SECCOMP_RET_KILL_PROCESS);
-    a.place(right);
-    a.emit(LD_W_ABS, NR);
-    let sorted: Vec<(&u32, &Rule)> = rules.iter().collect();
-    search(&mut a, &sorted);
-    a.finish()
 }
 
 /// Code that decides among `rules`, with the call's number in the accumulator.
@@ -225,7 +231,7 @@ pub(super) mod tests {
             start: 0x1_ffff_f000,
             end: 0x2_0000_1000,
         };
-        let program = compile(Arch::X86_64, text, &rules);
+        let program = compile(Arch::X86_64, Some(text), &rules);
         let at = |ip| interpret(&program, Arch::X86_64.audit(), 1, ip, [0; 6]);
         for ip in [
             0,
@@ -245,14 +251,7 @@ pub(super) mod tests {
     #[test]
     fn another_architectures_numbers_are_not_ours() {
         let rules = BTreeMap::from([(1, Rule::new())]);
-        let program = compile(
-            Arch::X86_64,
-            Range {
-                start: 0,
-                end: u64::MAX,
-            },
-            &rules,
-        );
+        let program = compile(Arch::X86_64, None, &rules);
         assert_eq!(
             interpret(&program, 0x4000_0003, 1, 5, [0; 6]),
             libc::SECCOMP_RET_KILL_PROCESS
@@ -262,14 +261,7 @@ pub(super) mod tests {
     #[test]
     fn the_search_finds_every_number_and_no_other() {
         let rules: BTreeMap<u32, Rule> = [0, 3, 4, 9, 200, 437].map(|n| (n, Rule::new())).into();
-        let program = compile(
-            Arch::X86_64,
-            Range {
-                start: 0,
-                end: u64::MAX,
-            },
-            &rules,
-        );
+        let program = compile(Arch::X86_64, None, &rules);
         for nr in (0..600).chain([0x4000_0000, 0x4000_0003, u32::MAX]) {
             let verdict = interpret(&program, Arch::X86_64.audit(), nr, 5, [0; 6]);
             assert_eq!(

@@ -46,7 +46,9 @@ const TABLE: &[(&str, Option<u32>, Option<u32>)] = &[
     ("preadv2", Some(327), Some(286)), ("pwritev2", Some(328), Some(287)), ("pkey_mprotect", Some(329), Some(288)),
     ("pkey_alloc", Some(330), Some(289)), ("pkey_free", Some(331), Some(290)), ("statx", Some(332), Some(291)),
     ("rseq", Some(334), Some(293)), ("openat2", Some(437), Some(437)), ("epoll_pwait2", Some(441), Some(441)),
-    ("futex_waitv", Some(449), Some(449)), ("fchmodat2", Some(452), Some(452)),
+    ("futex_waitv", Some(449), Some(449)), ("fchmodat2", Some(452), Some(452)), ("brk", Some(12), Some(214)),
+    ("kill", Some(62), Some(129)), ("tkill", Some(200), Some(130)), ("renameat", Some(264), Some(38)),
+    ("io_uring_enter", Some(426), Some(426)),
 ];
 
 /// An architecture as seccomp names it.
@@ -143,6 +145,12 @@ mod tests {
             ("recvmmsg", libc::SYS_recvmmsg),
             ("sendmmsg", libc::SYS_sendmmsg),
             ("syncfs", libc::SYS_syncfs),
+            ("brk", libc::SYS_brk),
+            ("kill", libc::SYS_kill),
+            ("tkill", libc::SYS_tkill),
+            ("renameat", libc::SYS_renameat),
+            ("io_uring_enter", libc::SYS_io_uring_enter),
+            ("epoll_pwait", libc::SYS_epoll_pwait),
         ] {
             assert_eq!(number(Arch::host(), name), Number::Is(expected as u32), "{name}");
         }

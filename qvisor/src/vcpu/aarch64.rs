@@ -2,6 +2,7 @@
 
 use super::{Bells, Error, Exit, ask};
 use arch::aarch64::boot::BootCpu;
+use arch::aarch64::hwcap::{self, IdRegisters};
 use arch::aarch64::{doorbell, vector};
 use arch::boot::CpuFeatures;
 use kvm_bindings::{
@@ -41,16 +42,23 @@ const CNTKCTL_EL1: u64 = system(3, 0, 14, 1, 0);
 /// The virtual counter (`KVM_REG_ARM_TIMER_CNT`: its encoding is KVM's, not the register's).
 const TIMER_COUNT: u64 = system(3, 3, 14, 3, 2);
 
+const ID_AA64PFR0_EL1: u64 = system(3, 0, 0, 4, 0);
+const ID_AA64PFR1_EL1: u64 = system(3, 0, 0, 4, 1);
+const ID_AA64ISAR0_EL1: u64 = system(3, 0, 0, 6, 0);
+const ID_AA64ISAR1_EL1: u64 = system(3, 0, 0, 6, 1);
+const ID_AA64ISAR2_EL1: u64 = system(3, 0, 0, 6, 2);
+const ID_AA64MMFR2_EL1: u64 = system(3, 0, 0, 7, 2);
+
 /// Fields of ID registers that are hidden from the guest: what QKernel does not switch for its apps.
 const HIDDEN: &[(u64, &[u32])] = &[
-    // ID_AA64PFR0_EL1: SVE, MPAM, AMU.
-    (system(3, 0, 0, 4, 0), &[32, 40, 44]),
-    // ID_AA64PFR1_EL1: MTE, SME.
-    (system(3, 0, 0, 4, 1), &[8, 24]),
-    // ID_AA64ISAR1_EL1: APA, API, GPA, GPI (pointer authentication).
-    (system(3, 0, 0, 6, 1), &[4, 8, 24, 28]),
-    // ID_AA64ISAR2_EL1: GPA3, APA3.
-    (system(3, 0, 0, 6, 2), &[8, 12]),
+    // SVE, MPAM, AMU.
+    (ID_AA64PFR0_EL1, &[32, 40, 44]),
+    // MTE, SME.
+    (ID_AA64PFR1_EL1, &[8, 24]),
+    // APA, API, GPA, GPI (pointer authentication).
+    (ID_AA64ISAR1_EL1, &[4, 8, 24, 28]),
+    // GPA3, APA3.
+    (ID_AA64ISAR2_EL1, &[8, 12]),
 ];
 
 /// The interrupt controller of a VM; it lives as long as this.
@@ -225,7 +233,108 @@ pub fn decode(exit: &VcpuExit<'_>) -> Exit {
     }
 }
 
-/// The self-test of this architecture: none, because there is no KVM on aarch64 that works without EL2.
-pub fn self_test() -> Option<super::SelfTest> {
-    None
+/// AT_HWCAP and AT_HWCAP2 of the filtered CPU.
+///
+/// # Errors
+/// The request that KVM refused.
+pub fn hwcap(vcpu: &VcpuFd) -> Result<(u64, u64), Error> {
+    // Where KVM did not let a field be hidden, it is left out here all the same.
+    let visible = |register: u64| {
+        let hidden = HIDDEN
+            .iter()
+            .find(|(r, _)| *r == register)
+            .map_or(&[][..], |(_, f)| f);
+        let value = get(vcpu, register)?;
+        Ok::<u64, Error>(hidden.iter().fold(value, |v, shift| v & !(15 << shift)))
+    };
+    Ok(hwcap::hwcap(&IdRegisters {
+        pfr0: visible(ID_AA64PFR0_EL1)?,
+        pfr1: visible(ID_AA64PFR1_EL1)?,
+        isar0: visible(ID_AA64ISAR0_EL1)?,
+        isar1: visible(ID_AA64ISAR1_EL1)?,
+        mmfr2: visible(ID_AA64MMFR2_EL1)?,
+    }))
+}
+
+/// Where the self-test's guest says that it stops: [`doorbell::STOP`] as the kernel sees it.
+const STOP: u64 = doorbell::VIRT + (doorbell::STOP - doorbell::PHYS);
+
+std::arch::global_asm!(
+    ".pushsection .rodata.quark_self_test, \"a\"",
+    ".balign 2048",
+    ".globl quark_self_test",
+    "quark_self_test:",
+    // x0: the app's page.
+    "adr x1, 2f",
+    "msr vbar_el1, x1",
+    "mov x2, #0x3c0",
+    "msr spsr_el1, x2",
+    "msr elr_el1, x0",
+    "mov x19, #2000",
+    "isb",
+    "eret",
+    // The end: w0 is the verdict.
+    "3:",
+    "movz x1, #{stop0}",
+    "movk x1, #{stop1}, lsl #16",
+    "movk x1, #{stop2}, lsl #32",
+    "movk x1, #{stop3}, lsl #48",
+    "str w0, [x1]",
+    "4: b 4b",
+    // The vectors, which fill the rest of the page. What is not a system call of the app ends the test.
+    ".balign 2048",
+    "2:",
+    ".rept 8",
+    "mov w0, #1",
+    "b 3b",
+    ".balign 128",
+    ".endr",
+    // Synchronous, from EL0 in AArch64 state.
+    "mrs x1, esr_el1",
+    "lsr x1, x1, #26",
+    "mov w0, #2",
+    "cmp x1, #0x15",
+    "b.ne 3b",
+    "mov w0, #0",
+    "subs x19, x19, #1",
+    "b.eq 3b",
+    "eret",
+    ".balign 128",
+    ".rept 7",
+    "mov w0, #1",
+    "b 3b",
+    ".balign 128",
+    ".endr",
+    ".globl quark_self_test_user",
+    "quark_self_test_user:",
+    "5: svc #0",
+    "b 5b",
+    ".globl quark_self_test_end",
+    "quark_self_test_end:",
+    ".popsection",
+    stop0 = const STOP & 0xffff,
+    stop1 = const STOP >> 16 & 0xffff,
+    stop2 = const STOP >> 32 & 0xffff,
+    stop3 = const STOP >> 48,
+);
+
+unsafe extern "C" {
+    static quark_self_test: u8;
+    static quark_self_test_user: u8;
+    static quark_self_test_end: u8;
+}
+
+/// The self-test of this architecture.
+pub fn self_test() -> super::SelfTest {
+    let [start, user, end] = [
+        &raw const quark_self_test,
+        &raw const quark_self_test_user,
+        &raw const quark_self_test_end,
+    ];
+    let (kernel_len, user_len) = (user as usize - start as usize, end as usize - user as usize);
+    // SAFETY: the three labels delimit bytes assembled above, which are never written.
+    let kernel = unsafe { std::slice::from_raw_parts(start, kernel_len) };
+    // SAFETY: as above.
+    let user = unsafe { std::slice::from_raw_parts(user, user_len) };
+    super::SelfTest { kernel, user }
 }

@@ -226,6 +226,16 @@ pub fn counter(vcpu: &VcpuFd) -> Result<(u64, u64), Error> {
     Ok((u64::from(khz) * 1000, now))
 }
 
+/// AT_HWCAP and AT_HWCAP2 of the filtered CPU: CPUID leaf 1's EDX, and that user mode may set FS and GS bases.
+///
+/// # Errors
+/// The request that KVM refused.
+pub fn hwcap(vcpu: &VcpuFd) -> Result<(u64, u64), Error> {
+    let cpuid = ask("KVM_GET_CPUID2", vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES))?;
+    let leaf = cpuid.as_slice().iter().find(|e| e.function == 1);
+    Ok((leaf.map_or(0, |e| e.edx.into()), arch::x86_64::HWCAP2_FSGSBASE))
+}
+
 /// Registers for a message about a guest that broke.
 pub fn dump(vcpu: &VcpuFd) -> String {
     let (Ok(r), Ok(s)) = (vcpu.get_regs(), vcpu.get_sregs()) else {
@@ -282,7 +292,7 @@ std::arch::global_asm!(
     "mov eax, 0x200",
     "xor edx, edx",
     "wrmsr",
-    "mov r12d, 10000",
+    "mov r12d, 2000",
     "mov rcx, rdi",
     "mov r11d, 2",
     "sysretq",
@@ -318,7 +328,7 @@ unsafe extern "C" {
 }
 
 /// The self-test of this architecture.
-pub fn self_test() -> Option<super::SelfTest> {
+pub fn self_test() -> super::SelfTest {
     let [start, user, end] = [
         &raw const quark_self_test,
         &raw const quark_self_test_user,
@@ -329,5 +339,5 @@ pub fn self_test() -> Option<super::SelfTest> {
     let kernel = unsafe { std::slice::from_raw_parts(start, kernel_len) };
     // SAFETY: as above.
     let user = unsafe { std::slice::from_raw_parts(user, user_len) };
-    Some(super::SelfTest { kernel, user })
+    super::SelfTest { kernel, user }
 }

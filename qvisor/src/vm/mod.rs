@@ -35,6 +35,21 @@ pub enum Request {
     Process,
 }
 
+/// Who does the data operations of a virtual machine's guest.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+pub enum Engine {
+    /// io_uring where the host has it.
+    #[default]
+    Auto,
+    /// An io_uring, or an error.
+    #[value(name = "io_uring")]
+    IoUring,
+    /// A pool of threads.
+    Threads,
+}
+
 /// A chosen machine and why, in a sentence for a person.
 #[derive(Clone, Debug)]
 pub struct Choice {

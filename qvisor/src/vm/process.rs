@@ -219,6 +219,8 @@ pub fn prepare(l: Launch) -> Result<Prepared, Error> {
     random(&mut info.entropy)?;
     (info.vdso, info.vdso_range) = vdso();
     info.features = host_features();
+    let (hwcap, hwcap2) = rustix::param::linux_hwcap();
+    (info.hwcap, info.hwcap2) = (hwcap as u64, hwcap2 as u64);
     info.control_fd = l.control.as_raw_fd();
     info.log_fd = l.log.as_raw_fd();
     info.channel_fds = [-1; MAX_CHANNELS];

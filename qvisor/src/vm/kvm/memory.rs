@@ -107,3 +107,42 @@ impl Drop for Memory {
         let _ = unsafe { rustix::mm::munmap(self.host.cast::<c_void>(), self.len as usize) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_back_costs_nothing_and_reads_as_zero() {
+        const MIB: usize = 1 << 20;
+        let m = Memory::new(1 << 30, 64 * MIB as u64).unwrap();
+        let used = || rustix::fs::fstat(&m.fd).unwrap().st_blocks as u64 * 512;
+        assert_eq!(used(), 0);
+        let at = |n: usize| PhysAddr((1 << 30) + (n * MIB) as u64);
+        for n in 0..32 {
+            assert!(m.write(at(n), &vec![7; MIB]));
+        }
+        assert!(used() >= 32 * MIB as u64);
+        m.discard(at(1), 30 * MIB as u64).unwrap();
+        assert!(used() <= 3 * MIB as u64, "{}", used());
+        let mut byte = [1];
+        for (n, expected) in [(0, 7), (1, 0), (30, 0), (31, 7)] {
+            assert!(m.read(at(n), &mut byte));
+            assert_eq!(byte[0], expected, "MiB {n}");
+        }
+        for (pa, len) in [
+            (at(64), 4096),
+            (at(63), 2 * MIB as u64),
+            (PhysAddr(0), 4096),
+            (PhysAddr(at(1).0 + 1), 4096),
+            (at(1), 100),
+            (at(1), u64::MAX & !4095),
+        ] {
+            assert_eq!(
+                m.discard(pa, len),
+                Err(rustix::io::Errno::INVAL),
+                "{pa:?} {len:#x}"
+            );
+        }
+    }
+}

@@ -1,9 +1,9 @@
 //! The `kvm` machine: a virtual machine of RAM, virtual CPUs, a window for host files, and two rings. No other devices.
 
+mod engine;
 mod image;
 mod layout;
 mod memory;
-mod poller;
 mod probe;
 mod rings;
 mod service;
@@ -12,8 +12,11 @@ mod window;
 pub use probe::probe;
 
 use super::process::BootParams;
+use crate::confined;
+use crate::seccomp::Role;
 use crate::vcpu::{self, Bells, Exit};
 use arch::boot::CpuFeatures;
+use engine::Engine;
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use layout::Layout;
@@ -22,12 +25,10 @@ use rings::Area;
 use rustix::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use rustix::rand::GetRandomFlags;
 use service::{Ending, Service};
-use std::fmt::Display;
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
-use vmm_sys_util::eventfd::EventFd;
 use window::Window;
 
 /// Largest kernel image accepted, bytes.
@@ -36,6 +37,8 @@ const MAX_IMAGE: u64 = 256 << 20;
 const KERNEL_RAM: u64 = 128 << 20;
 /// Guest-physical room for host files.
 const WINDOW_BYTES: u64 = 8 << 30;
+/// Log level at which the machine tells of itself.
+const DEBUG: u32 = 4;
 /// Exit code of a machine that could not be made or broke (EX_OSERR).
 const BROKEN: i32 = 71;
 
@@ -80,6 +83,19 @@ pub struct Launch {
     pub control: OwnedFd,
     /// Where log lines go.
     pub log: OwnedFd,
+    /// Who does the guest's data operations.
+    pub engine: super::Engine,
+}
+
+/// Confines the calling thread to what the role needs.
+pub type Confine = Arc<dyn Fn(Role) -> std::io::Result<()> + Send + Sync>;
+
+/// Which engine a machine would have, in words for a person.
+pub fn describe_engine(request: super::Engine) -> String {
+    match Engine::choose(request) {
+        Ok((_, why)) => why,
+        Err(e) => format!("none: the host has no io_uring: {e}"),
+    }
 }
 
 /// Opens `/dev/kvm`.
@@ -98,6 +114,7 @@ pub struct Prepared {
     boot: BootParams,
     control: OwnedFd,
     log: OwnedFd,
+    engine: super::Engine,
 }
 
 fn random(buf: &mut [u8]) -> Result<(), Error> {
@@ -126,6 +143,7 @@ pub fn prepare(l: Launch) -> Result<Prepared, Error> {
         boot: l.boot,
         control: l.control,
         log: l.log,
+        engine: l.engine,
     })
 }
 
@@ -138,11 +156,11 @@ impl Prepared {
             .collect()
     }
 
-    /// Makes the machine, calls `confine` when every thread and descriptor is there, runs the guest and ends the process
-    /// with the guest's exit code. A failure is written to the log descriptor.
-    pub fn enter<E: Display>(self, confine: impl FnOnce() -> Result<(), E>) -> ! {
+    /// Makes the machine, runs the guest when every thread is confined, and ends the process with the guest's exit code. A
+    /// failure is written to the log descriptor.
+    pub fn enter(self, confine: Confine) -> ! {
         let log = self.log.try_clone();
-        let code = match self.run(confine) {
+        let code = match self.run(&confine) {
             Ok((code, reason)) => {
                 if code != 0 {
                     complain(&log, &reason);
@@ -158,7 +176,8 @@ impl Prepared {
         unsafe { libc::_exit(code) }
     }
 
-    fn run<E: Display>(self, confine: impl FnOnce() -> Result<(), E>) -> Result<Ending, Error> {
+    fn run(self, confine: &Confine) -> Result<Ending, Error> {
+        let _ = rustix::thread::set_name(c"quark-machine");
         // SAFETY: the descriptor is that of /dev/kvm, and it is given away.
         let kvm = unsafe { <Kvm as std::os::fd::FromRawFd>::from_raw_fd(self.kvm.into_raw_fd()) };
         let vm = vcpu::ask("KVM_CREATE_VM", kvm.create_vm())?;
@@ -180,11 +199,7 @@ impl Prepared {
             let features = vcpu::prepare(&kvm, &vm, &v, i)?;
             vcpus.push((v, features));
         }
-        let event = || EventFd::new(libc::EFD_CLOEXEC).map_err(|e| Error::Os("eventfd", e));
-        let bells = Bells {
-            submissions: event()?,
-            completions: event()?,
-        };
+        let bells = Bells::new().map_err(|e| Error::Os("eventfd", e))?;
         interrupts.finish(&vm, &bells)?;
         let mut layout = Layout::build(&self.image, &memory, &window, &self.boot)?;
         let (hz, now) = vcpu::counter(&vcpus[0].0)?;
@@ -194,26 +209,41 @@ impl Prepared {
             .map_or(0, |d| d.as_nanos() as u64);
         layout.info.realtime_offset_ns =
             wall.wrapping_sub((u128::from(now) * 1_000_000_000 / u128::from(hz.max(1))) as u64);
+        (layout.info.hwcap, layout.info.hwcap2) = vcpu::hwcap(&vcpus[0].0)?;
         layout.write_info(&memory);
         for (i, (v, features)) in vcpus.iter().enumerate() {
             vcpu::start(v, &vcpu::boot_cpu(&layout.plan(i as u32, *features)))?;
         }
         let area = Area::new(memory, layout.rings()).ok_or(Error::TooSmall)?;
         let (ending, ended) = channel();
-        let service = Service::start(area, window, bells, self.control, self.log, ending.clone())
-            .map_err(|e| Error::Os("starting the service threads", e))?;
+        let (engine, why) = Engine::choose(self.engine).map_err(|e| Error::Os("io_uring", e))?;
+        if self.boot.log_level >= DEBUG {
+            let _ = rustix::io::write(&self.log, format!("DEBUG engine: {why}\n").as_bytes());
+        }
+        let service = Service::start(
+            area,
+            window,
+            bells,
+            self.control,
+            self.log,
+            ending.clone(),
+            engine,
+            confine,
+        )
+        .map_err(|e| Error::Os("starting the service threads", e))?;
         let gate = Arc::new(Gate::default());
         for (i, (v, _)) in vcpus.into_iter().enumerate() {
             let (service, gate, ending) = (service.clone(), gate.clone(), ending.clone());
-            std::thread::Builder::new()
-                .name(format!("quark-vcpu{i}"))
-                .stack_size(512 << 10)
-                .spawn(move || run_vcpu(v, i == 0, &service, &gate, &ending))
-                .map_err(|e| Error::Os("starting a virtual CPU's thread", e))?;
+            let confine = confine.clone();
+            confined::spawn(
+                format!("quark-vcpu{i}"),
+                512 << 10,
+                move || confine(Role::Vcpu),
+                move || run_vcpu(v, i == 0, &service, &gate, &ending),
+            )
+            .map_err(|e| Error::Os("starting a virtual CPU's thread", e))?;
         }
-        if let Err(e) = confine() {
-            return Ok((BROKEN, e.to_string()));
-        }
+        confine(Role::Keeper).map_err(|e| Error::Os("confining the virtual machine", e))?;
         gate.open(START);
         let verdict = ended
             .recv()

@@ -3,7 +3,7 @@
 
 use super::memory::Memory;
 use super::{Error, add_slot};
-use crate::vcpu::{self, Exit, KERNEL_HALF, Pte, SelfTest};
+use crate::vcpu::{self, Bells, DEVICE_MAPS, Exit, KERNEL_HALF, Pte, SHARED_ROOT, SelfTest};
 use arch::boot::BootPlan;
 use arch::table::{Attr, Store, Tables};
 use kvm_ioctls::Kvm;
@@ -111,12 +111,15 @@ fn run(kvm: OwnedFd) -> Result<Result<Duration, String>, Error> {
         memory.end() - memory.start(),
         memory.host_address(),
     )?;
-    let _interrupts = vcpu::create_interrupts(&vm)?;
+    let interrupts = vcpu::create_interrupts(&vm)?;
     let mut v = vcpu::ask("KVM_CREATE_VCPU", vm.create_vcpu(0))?;
     let features = vcpu::prepare(&kvm, &vm, &v, 0)?;
-    let Some(test) = vcpu::self_test() else {
-        return Ok(Ok(Duration::ZERO));
-    };
+    let bells = Bells::new().map_err(|e| Error::Os("eventfd", e))?;
+    interrupts.finish(&vm, &bells)?;
+    let test = vcpu::self_test();
+    if test.kernel.len().max(test.user.len()) as u64 > PAGE_SIZE {
+        return Err(Error::TooSmall);
+    }
     let [kernel_page, user_page] = [memory.start(), memory.start() + PAGE_SIZE].map(PhysAddr);
     memory.write(kernel_page, test.kernel);
     memory.write(user_page, test.user);
@@ -125,10 +128,20 @@ fn run(kvm: OwnedFd) -> Result<Result<Duration, String>, Error> {
         next: memory.start() + 4 * PAGE_SIZE,
     };
     let root = store.alloc().ok_or(Error::TooSmall)?;
-    let mut t = Tables::<Pte, _>::new(root, &mut store);
+    let user_root = if SHARED_ROOT {
+        root
+    } else {
+        store.alloc().ok_or(Error::TooSmall)?
+    };
     let full = |_| Error::TooSmall;
+    let mut t = Tables::<Pte, _>::new(root, &mut store);
+    for &(va, pa, len) in DEVICE_MAPS {
+        t.map_range(va, PhysAddr(pa), len, Attr::READ | Attr::WRITE | Attr::DEVICE)
+            .map_err(full)?;
+    }
     t.map_range(KERNEL, kernel_page, PAGE_SIZE, Attr::READ | Attr::EXEC)
         .map_err(full)?;
+    let mut t = Tables::<Pte, _>::new(user_root, &mut store);
     t.map_range(USER, user_page, PAGE_SIZE, Attr::READ | Attr::EXEC | Attr::USER)
         .map_err(full)?;
     let plan = BootPlan {
@@ -137,7 +150,7 @@ fn run(kvm: OwnedFd) -> Result<Result<Duration, String>, Error> {
         boot_info: VirtAddr(USER),
         stack_top: VirtAddr(KERNEL),
         kernel_root: root,
-        user_root: root,
+        user_root,
         features,
     };
     vcpu::start(&v, &vcpu::boot_cpu(&plan))?;

@@ -1,26 +1,30 @@
 //! Serves a virtual machine's qcalls: copies a request out of the ring, checks it, does it, completes it.
 
-use super::poller::Poller;
+use super::Confine;
+use super::engine::Engine;
+use super::memory::Memory;
 use super::rings::Area;
 use super::window::Window;
+use crate::confined;
 use crate::host::{self, HandleTable, Named};
 use crate::sandbox::socket;
+use crate::seccomp::Role;
 use crate::vcpu::Bells;
 use qlib::qcall::{HandleId, MAX_PAYLOAD, Op, Reply, Request};
-use qlib::ring::{COMPLETE, Consumer, Producer, Pushed, SUBMIT};
+use qlib::ring::{COMPLETE, Producer, Pushed};
 use qlib::{Errno, PhysAddr};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::net::{RecvFlags, SendFlags};
 use std::io::IoSlice;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
-/// Threads that serve requests: so many slow ones do not keep others waiting.
-const WORKERS: usize = 4;
 /// Largest control message passed to the guest, bytes.
 const MAX_CONTROL: usize = 1 << 20;
+/// Requests for control messages that may wait; more are refused.
+const MAX_CONTROL_REQUESTS: usize = 16;
 
 /// Why the guest ended: exit code and reason.
 pub type Ending = (i32, String);
@@ -37,27 +41,18 @@ pub struct Piece {
 pub struct Service {
     area: Area,
     pub window: Window,
-    submissions: Mutex<Consumer<Area>>,
     completions: Mutex<Producer<Area>>,
-    bells: Bells,
-    handles: HandleTable,
-    poller: Poller,
+    pub(super) bells: Bells,
+    pub(super) handles: HandleTable,
     control: OwnedFd,
-    control_requests: Sender<Request>,
+    control_requests: SyncSender<Request>,
     log: OwnedFd,
     ending: Sender<Ending>,
     pieces: Mutex<Vec<Piece>>,
 }
 
-fn held<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn held<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How a request goes on.
-enum Outcome {
-    Done(Reply),
-    /// Somebody else completes it.
-    Later,
 }
 
 impl Service {
@@ -72,73 +67,35 @@ impl Service {
         control: OwnedFd,
         log: OwnedFd,
         ending: Sender<Ending>,
+        engine: Engine,
+        confine: &Confine,
     ) -> std::io::Result<Arc<Self>> {
-        let (control_requests, waiting) = channel();
+        let (control_requests, waiting) = sync_channel(MAX_CONTROL_REQUESTS);
         let service = Arc::new(Self {
-            submissions: Mutex::new(Consumer::new(area.clone(), SUBMIT)),
             completions: Mutex::new(Producer::new(area.clone(), COMPLETE)),
-            area,
+            area: area.clone(),
             window,
             bells,
             handles: HandleTable::default(),
-            poller: Poller::new()?,
             control,
             control_requests,
             log,
             ending,
             pieces: Mutex::new(Vec::new()),
         });
-        let spawn = |name: String, f: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new()
-                .name(name)
-                .stack_size(512 << 10)
-                .spawn(f)
-                .map(drop)
-        };
-        for i in 0..WORKERS {
-            let s = service.clone();
-            spawn(format!("quark-qcall{i}"), Box::new(move || s.work()))?;
-        }
         let s = service.clone();
-        spawn(
-            "quark-poll".to_owned(),
-            Box::new(move || s.poller.run(|tag, events| s.complete(Reply::of(tag, Ok(events))))),
-        )?;
-        let s = service.clone();
-        spawn(
+        let enter = confine.clone();
+        confined::spawn(
             "quark-control".to_owned(),
-            Box::new(move || s.receive_control(&waiting)),
+            512 << 10,
+            move || enter(Role::Control),
+            move || s.receive_control(&waiting),
         )?;
+        engine.start(&service, area, confine)?;
         Ok(service)
     }
 
-    /// Takes the next request; waits for the doorbell when there is none. One worker at a time is here, the others serve.
-    fn next(&self) -> Option<Request> {
-        let mut ring = held(&self.submissions);
-        let mut request = Request::new_zeroed();
-        loop {
-            match ring.pop(request.as_mut_bytes()) {
-                Ok(true) if self.serve_in_order(&request) => {}
-                Ok(true) => return Some(request),
-                Ok(false) => match ring.sleep() {
-                    Ok(true) => {
-                        // Any error but EINTR would come at once for ever.
-                        if let Err(e) = self.bells.submissions.read()
-                            && e.raw_os_error() != Some(libc::EINTR)
-                        {
-                            return None;
-                        }
-                        ring.awake();
-                    }
-                    Ok(false) => {}
-                    Err(_) => return self.broken(),
-                },
-                Err(_) => return self.broken(),
-            }
-        }
-    }
-
-    fn broken<T>(&self) -> Option<T> {
+    pub(super) fn broken<T>(&self) -> Option<T> {
         self.end(
             1,
             "the guest kernel wrote nonsense into the submission ring".to_owned(),
@@ -146,18 +103,8 @@ impl Service {
         None
     }
 
-    fn work(&self) {
-        let mut payload = Vec::new();
-        let mut data = Vec::new();
-        while let Some(request) = self.next() {
-            if let Outcome::Done(reply) = self.serve(&request, &mut payload, &mut data) {
-                self.complete(reply);
-            }
-        }
-    }
-
     /// Posts a completion. Tag 0: nobody waits.
-    fn complete(&self, reply: Reply) {
+    pub(super) fn complete(&self, reply: Reply) {
         if reply.tag == 0 {
             return;
         }
@@ -187,6 +134,11 @@ impl Service {
         let _ = self.bells.submissions.write(1);
     }
 
+    /// The guest's RAM.
+    pub(super) fn memory(&self) -> &Memory {
+        self.area.memory()
+    }
+
     /// Ends the guest.
     pub fn end(&self, code: i32, reason: String) {
         let _ = self.ending.send((code, reason));
@@ -213,47 +165,29 @@ impl Service {
         String::from_utf8_lossy(&self.area.log_line().1).into_owned()
     }
 
-    /// Serves what must be served in the ring's order, by whoever holds the ring; `false` when it may overtake others. None of
-    /// it blocks. A cancellation must find the request that was pushed before it, and not the next one of the same tag; room
-    /// in the window is emptied before its next owner fills it.
-    fn serve_in_order(&self, r: &Request) -> bool {
-        let result = match Op::try_from(r.op) {
-            Ok(Op::PollWait) => match self.handles.get(r.handle) {
-                Ok(file) => self.poller.add(r.tag, file, r.args[0] as u16),
-                Err(e) => Some(Err(e)),
-            },
-            Ok(Op::Cancel) => {
-                let found = self.poller.cancel(r.args[0]);
-                if found {
-                    self.complete(Reply::of(r.args[0], Err(Errno::ECANCELED)));
-                }
-                Some(if found { Ok(0) } else { Err(Errno::ENOENT) })
-            }
+    /// Serves what must be served in the ring's order, by whoever takes the requests, besides readiness, which is the engine's:
+    /// room in the window is emptied before its next owner fills it. `None`: the request may overtake others. Never blocks.
+    pub(super) fn serve_in_order(&self, r: &Request) -> Option<Result<u64, Errno>> {
+        match Op::try_from(r.op) {
             Ok(Op::MapWindow) => Some(self.map_window(r)),
             Ok(Op::UnmapWindow) => Some(self.unmap_window(r)),
-            _ => return false,
-        };
-        if let Some(result) = result {
-            self.complete(Reply::of(r.tag, result));
+            _ => None,
         }
-        true
     }
 
-    fn serve(&self, r: &Request, payload: &mut Vec<u8>, data: &mut Vec<u8>) -> Outcome {
-        let done = |result| Outcome::Done(Reply::of(r.tag, result));
+    /// Serves a request that may overtake others; `None`: somebody else completes it.
+    pub(super) fn serve(&self, r: &Request, payload: &mut Vec<u8>, data: &mut Vec<u8>) -> Option<Reply> {
+        let done = |result| Some(Reply::of(r.tag, result));
         let op = match Op::try_from(r.op) {
             Ok(op) => op,
             Err(e) => return done(Err(e)),
         };
         match op {
-            Op::ControlRecv => {
-                let sent = self.control_requests.send(*r);
-                if sent.is_err() {
-                    done(Err(Errno::EPIPE))
-                } else {
-                    Outcome::Later
-                }
-            }
+            Op::ControlRecv => match self.control_requests.try_send(*r) {
+                Ok(()) => None,
+                Err(TrySendError::Full(_)) => done(Err(Errno::EAGAIN)),
+                Err(TrySendError::Disconnected(_)) => done(Err(Errno::EPIPE)),
+            },
             Op::PowerOff => {
                 self.end(r.args[0] as i32, self.reason());
                 done(Ok(0))
@@ -263,7 +197,7 @@ impl Service {
                 let made = self.handles.get(r.handle).and_then(|f| self.handles.insert(f));
                 let mut reply = Reply::of(r.tag, made.map(|_| 0));
                 reply.handle = made.unwrap_or(HandleId::NONE);
-                Outcome::Done(reply)
+                Some(reply)
             }
             Op::FreeRam => {
                 let freed = self.area.memory().discard(PhysAddr(r.args[0]), r.args[1]);
@@ -302,9 +236,15 @@ impl Service {
     }
 
     /// Has the machine-independent handlers serve a request; reply data goes to `to`.
-    fn delegate(&self, r: &Request, to: PhysAddr, payload: &mut Vec<u8>, data: &mut Vec<u8>) -> Outcome {
+    fn delegate(
+        &self,
+        r: &Request,
+        to: PhysAddr,
+        payload: &mut Vec<u8>,
+        data: &mut Vec<u8>,
+    ) -> Option<Reply> {
         if let Err(e) = self.payload(r, payload) {
-            return Outcome::Done(Reply::of(r.tag, Err(e)));
+            return Some(Reply::of(r.tag, Err(e)));
         }
         let mut bounded = *r;
         bounded.reply_cap = r.reply_cap.min(MAX_PAYLOAD as u32);
@@ -317,7 +257,7 @@ impl Service {
         if !data.is_empty() && !self.area.memory().write(to, data) {
             reply = Reply::of(r.tag, Err(Errno::EFAULT));
         }
-        Outcome::Done(reply)
+        Some(reply)
     }
 
     fn map_window(&self, r: &Request) -> Result<u64, Errno> {

@@ -1,19 +1,22 @@
 //! The sandbox process's life: it waits for the guest's events, the command line's requests, signals and its machine.
 
+mod requests;
+
 use super::machine::Machine;
 use super::order::Answer;
-use super::protocol::{MAX_MESSAGE, ProcessInfo, Request, Response};
-use super::{Error, socket, stdio};
+use super::protocol::Response;
+use super::{Error, jail, socket, stdio};
 use crate::cgroup::{MemoryWatch, Verdict};
 use crate::runtime::signal::exit_code;
 use crate::runtime::state::{self, Status, StatusRecord};
+use crate::seccomp::Role;
 use crate::sys;
-use qlib::control::{Command, ContainerSpec, Event, ExecId, ProcessSpec};
-use qlib::qcall::HandleId;
+use qlib::control::{Command, ContainerSpec, Event, ExecId};
+use requests::{Awaits, Connection, process_info, respond};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, SocketFlags};
+use rustix::net::SendFlags;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
@@ -38,23 +41,6 @@ enum Phase {
     Created,
     Running,
     Ending,
-}
-
-/// What a connection waits for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Awaits {
-    Nothing,
-    Start,
-    Processes,
-    Metrics,
-}
-
-struct Connection {
-    socket: OwnedFd,
-    awaits: Awaits,
-    exec: Option<ExecId>,
-    kill_on_close: bool,
-    closed: bool,
 }
 
 /// What the server is made of.
@@ -116,8 +102,13 @@ impl Server {
         })
     }
 
-    /// Serves until the machine has ended; gives the exit code of this process.
+    /// Serves until the machine has ended; gives the exit code of this process. Confines the calling thread first, and
+    /// only then lets the machine go.
     pub fn run(mut self) -> i32 {
+        if let Err(e) = jail::confine_thread(Role::Server) {
+            return self.end(Some(&e.to_string()));
+        }
+        self.parts.machine.let_go();
         loop {
             if let Some(code) = self.turn() {
                 return code;
@@ -540,158 +531,6 @@ impl Server {
         let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
         self.enter(Phase::Ending);
     }
-
-    /// Answers every connection that `whose` picks.
-    fn answer(&mut self, whose: impl Fn(&Connection) -> bool, response: &Response) {
-        for connection in self.connections.iter_mut().filter(|c| whose(c)) {
-            respond(connection, response);
-            connection.awaits = Awaits::Nothing;
-        }
-    }
-
-    fn accept(&mut self) {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let Ok(socket) = rustix::net::accept_with(&self.parts.listener, flags) else {
-            return;
-        };
-        match sys::peer_uid(socket.as_fd()) {
-            Ok(uid) if uid == self.parts.owner || uid == 0 => {}
-            _ => return,
-        }
-        sys::force_send_buffer(&socket, MAX_MESSAGE as i32);
-        self.connections.push(Connection {
-            socket,
-            awaits: Awaits::Nothing,
-            exec: None,
-            kill_on_close: false,
-            closed: false,
-        });
-    }
-
-    fn read_request(&mut self, index: usize) {
-        let mut buffer = vec![0; MAX_MESSAGE];
-        let got = match socket::receive(&self.connections[index].socket, &mut buffer, RecvFlags::DONTWAIT) {
-            Ok(got) if got.len > 0 && !got.truncated => got,
-            Err(Errno::AGAIN) => return,
-            _ => {
-                let connection = &mut self.connections[index];
-                connection.closed = true;
-                if let (true, Some(exec)) = (connection.kill_on_close, connection.exec) {
-                    let command = Command::Signal {
-                        exec,
-                        signo: libc::SIGKILL as u32,
-                        all: false,
-                    };
-                    let _ = self.command(&command, &[]);
-                }
-                return;
-            }
-        };
-        let outcome = match serde_json::from_slice(&buffer[..got.len]) {
-            Ok(request) => self.on_request(index, request, got.fds),
-            Err(e) => Err(format!("request: {e}")),
-        };
-        let connection = &mut self.connections[index];
-        match outcome {
-            Ok(Some(response)) => respond(connection, &response),
-            Ok(None) => {}
-            Err(message) => {
-                connection.awaits = Awaits::Nothing;
-                respond(connection, &Response::Error { message, errno: 0 });
-            }
-        }
-    }
-
-    fn on_request(
-        &mut self,
-        index: usize,
-        r: Request,
-        fds: Vec<OwnedFd>,
-    ) -> Result<Option<Response>, String> {
-        match r {
-            Request::Start => {
-                match self.phase {
-                    Phase::Created if self.connections.iter().all(|c| c.awaits != Awaits::Start) => {}
-                    Phase::Running => return Err("cannot start an already running container".to_owned()),
-                    Phase::Created => return Err("the container is being started".to_owned()),
-                    _ => return Err("cannot start a container that has stopped".to_owned()),
-                }
-                // The terminal got its size after the process was described: a program must see it from its first call.
-                self.pass_size_on();
-                self.command(&Command::Start, &[])?;
-                self.connections[index].awaits = Awaits::Start;
-                Ok(None)
-            }
-            Request::Exec {
-                process,
-                kill_on_close,
-            } => {
-                if self.phase != Phase::Running {
-                    return Err("cannot exec in a container that is not running".to_owned());
-                }
-                let mut spec = crate::runtime::process::to_guest(&process).map_err(|e| e.to_string())?;
-                spec.stdio = (0..fds.len() as u64).map(HandleId).collect();
-                let exec = self.exec(spec, &fds)?;
-                let connection = &mut self.connections[index];
-                (connection.exec, connection.awaits) = (Some(exec), Awaits::Start);
-                connection.kill_on_close = kill_on_close;
-                Ok(None)
-            }
-            Request::Signal { signo, all } => {
-                match self.connections[index].exec {
-                    Some(exec) => {
-                        self.command(
-                            &Command::Signal {
-                                exec,
-                                signo,
-                                all: false,
-                            },
-                            &[],
-                        )?;
-                        return Ok(None);
-                    }
-                    None => self.signal_init(signo, all)?,
-                }
-                Ok(Some(Response::Done))
-            }
-            Request::Resize { rows, cols } => {
-                let own = self.connections[index].exec;
-                self.command(
-                    &Command::Resize {
-                        exec: own.unwrap_or(ExecId::INIT),
-                        rows,
-                        cols,
-                    },
-                    &[],
-                )?;
-                Ok(own.is_none().then_some(Response::Done))
-            }
-            Request::Processes => {
-                if self.phase != Phase::Running {
-                    return Err("container not running".to_owned());
-                }
-                self.connections[index].awaits = Awaits::Processes;
-                self.command(&Command::Processes, &[])?;
-                Ok(None)
-            }
-            Request::Metrics => {
-                if self.phase != Phase::Running {
-                    return Err("container not running".to_owned());
-                }
-                self.connections[index].awaits = Awaits::Metrics;
-                self.command(&Command::Metrics, &[])?;
-                Ok(None)
-            }
-        }
-    }
-
-    fn exec(&mut self, spec: ProcessSpec, fds: &[OwnedFd]) -> Result<ExecId, String> {
-        let exec = ExecId(self.next_exec);
-        self.next_exec += 1;
-        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        self.command(&Command::Exec(exec, spec), &fds)?;
-        Ok(exec)
-    }
 }
 
 /// The level that a line of the guest kernel begins with, and the rest.
@@ -701,32 +540,4 @@ fn log_level(line: &str) -> (log::Level, &str) {
         Ok(level) => (level, rest),
         Err(_) => (log::Level::Warn, line),
     }
-}
-
-fn process_info(entry: qlib::control::ProcessEntry) -> ProcessInfo {
-    let words: Vec<String> = entry
-        .cmdline
-        .split(|b| *b == 0)
-        .filter(|w| !w.is_empty())
-        .map(|w| String::from_utf8_lossy(w).into_owned())
-        .collect();
-    ProcessInfo {
-        pid: entry.pid,
-        ppid: entry.ppid,
-        uid: entry.uid,
-        state: char::from(entry.state),
-        start_s: entry.start_s,
-        cpu_ms: entry.cpu_ms,
-        command: words.join(" "),
-    }
-}
-
-fn respond(connection: &Connection, response: &Response) {
-    let bytes = serde_json::to_vec(response).unwrap_or_default();
-    let _ = socket::send(
-        &connection.socket,
-        &[IoSlice::new(&bytes)],
-        &[],
-        SendFlags::DONTWAIT,
-    );
 }

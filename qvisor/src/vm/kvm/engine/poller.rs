@@ -1,5 +1,6 @@
 //! Readiness: requests that complete when an object becomes ready, or are cancelled. One epoll instance, one thread.
 
+use super::MAX_WAITING;
 use qlib::Errno;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -13,10 +14,16 @@ struct Waiter {
     file: Arc<OwnedFd>,
 }
 
+#[derive(Default)]
+struct Waiters {
+    by_fd: HashMap<RawFd, Vec<Waiter>>,
+    count: usize,
+}
+
 /// What waits, by descriptor number. A waiter keeps its descriptor open, so numbers are not reused meanwhile.
 pub struct Poller {
     epoll: OwnedFd,
-    waiters: Mutex<HashMap<RawFd, Vec<Waiter>>>,
+    waiters: Mutex<Waiters>,
 }
 
 /// What of `events` holds now (errors always do).
@@ -41,11 +48,11 @@ impl Poller {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         Ok(Self {
             epoll,
-            waiters: Mutex::new(HashMap::new()),
+            waiters: Mutex::default(),
         })
     }
 
-    fn waiters(&self) -> MutexGuard<'_, HashMap<RawFd, Vec<Waiter>>> {
+    fn waiters(&self) -> MutexGuard<'_, Waiters> {
         self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -57,14 +64,20 @@ impl Poller {
         }
         let fd = file.as_raw_fd();
         let mut all = self.waiters();
-        let list = all.entry(fd).or_default();
+        if all.count >= MAX_WAITING {
+            return Some(Err(Errno::ENOMEM));
+        }
+        let list = all.by_fd.entry(fd).or_default();
         list.push(Waiter { tag, events, file });
         match self.arm(fd, list) {
-            Ok(()) => None,
+            Ok(()) => {
+                all.count += 1;
+                None
+            }
             Err(e) => {
                 list.pop();
                 if list.is_empty() {
-                    all.remove(&fd);
+                    all.by_fd.remove(&fd);
                 }
                 // What epoll cannot watch (a plain file) is always ready.
                 Some(if e == rustix::io::Errno::PERM {
@@ -92,15 +105,16 @@ impl Poller {
     /// Forgets the request `tag`; `false` when it is not waiting (any more).
     pub fn cancel(&self, tag: u64) -> bool {
         let mut all = self.waiters();
-        let found = all.iter_mut().find_map(|(fd, list)| {
+        let found = all.by_fd.iter_mut().find_map(|(fd, list)| {
             let i = list.iter().position(|w| w.tag == tag)?;
             Some((*fd, list.swap_remove(i), list.is_empty()))
         });
         let Some((fd, gone, empty)) = found else {
             return false;
         };
+        all.count -= 1;
         if empty {
-            all.remove(&fd);
+            all.by_fd.remove(&fd);
             let _ = epoll::delete(&self.epoll, &*gone.file);
         }
         true
@@ -120,7 +134,9 @@ impl Poller {
                 let mut done = Vec::new();
                 {
                     let mut all = self.waiters();
-                    let Some(list) = all.get_mut(&fd) else { continue };
+                    let Some(list) = all.by_fd.get_mut(&fd) else {
+                        continue;
+                    };
                     let mut i = 0;
                     while i < list.len() {
                         let found = ready(&list[i].file, list[i].events);
@@ -133,11 +149,12 @@ impl Poller {
                     if !list.is_empty() {
                         let _ = self.arm(fd, list);
                     } else {
-                        all.remove(&fd);
+                        all.by_fd.remove(&fd);
                         if let Some((w, _)) = done.first() {
                             let _ = epoll::delete(&self.epoll, &*w.file);
                         }
                     }
+                    all.count -= done.len();
                 }
                 for (w, found) in done {
                     complete(w.tag, found.into());

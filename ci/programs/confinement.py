@@ -1,0 +1,83 @@
+"""QVisor's own wall: its threads have no capability they do not need, and die of a host call they never make."""
+import os
+import platform
+
+import bundle
+import process
+from cases import Case, native
+from report import Skip, check, equal
+
+UNSHARE = {"x86_64": 272, "aarch64": 97}[platform.machine()]
+
+# CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, NET_BIND_SERVICE, NET_RAW, MKNOD, SETFCAP
+SERVING = sum(1 << n for n in (0, 1, 2, 3, 4, 10, 13, 27, 31))
+
+
+def only_quark(ctx):
+    if not ctx.is_quark:
+        raise Skip("about Quark's own processes", installable=False)
+
+
+def start(ctx):
+    """A container in the foreground; returns the program and its sandbox process."""
+    id = ctx.quark.new_id()
+    p = ctx.quark.start("run", "--bundle", ctx.bundle("echo up; exec sleep 1000", bundle.busybox()), id)
+    p.wait_for(b"up\n")
+    return id, p, ctx.quark.state(id)["pid"]
+
+
+def threads(pid):
+    """Returns {name: [(tid, status)]} of a process's threads; a status is its file in /proc as a dictionary."""
+    found = {}
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{tid}/status", encoding="utf-8") as f:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in f)
+        found.setdefault(status["Name"].rstrip("0123456789"), []).append((int(tid), status))
+    return found
+
+
+def machine(pid):
+    """Returns the processes of the sandbox's machine."""
+    return sorted(process.descendants(pid))
+
+
+def threads_are_confined(ctx):
+    only_quark(ctx)
+    id, p, pid = start(ctx)
+    found = threads(pid)
+    equal(sorted(found), ["quark-broker", "quark-sandbox"], "threads of the sandbox process")
+    for name, list in found.items():
+        for tid, status in list:
+            equal((status["Seccomp"], status["NoNewPrivs"]), ("2", "1"), f"filter and no_new_privs of {name} ({tid})")
+            kept = int(status["CapEff"], 16) | int(status["CapPrm"], 16)
+            allowed = SERVING if name == "quark-broker" else 0
+            check(kept & ~allowed == 0, f"capabilities of {name}: {kept:#x}")
+    for child in machine(pid):
+        for name, list in threads(child).items():
+            for _, status in list:
+                equal((status["Seccomp"], status["NoNewPrivs"], int(status["CapPrm"], 16)), ("2", "1", 0), f"{name} ({child})")
+    ctx.quark.call("kill", id, "KILL")
+    equal(p.finish(20).rc, 137, "exit status")
+
+
+def forbidden_call(pick):
+    """A thread makes a call that its list does not have: the sandbox ends, and says why."""
+    def body(ctx):
+        only_quark(ctx)
+        tool = native(os.path.join(os.path.dirname(__file__), "inject.c"), "inject")
+        id, p, pid = start(ctx)
+        done = process.run([tool, str(pick(pid)), str(UNSHARE), "0x20000"], timeout=20)
+        equal(done.rc, 0, f"inject\n{done}")
+        result = p.finish(20)
+        check(result.rc not in (0, None), f"the sandbox goes on\n{result}")
+        check("its filter forbids" in result.errors, f"no reason is told\n{result}")
+        check("panicked" not in result.errors, result.errors)
+        check(id not in [c["id"] for c in ctx.quark.containers()], "the container is left behind")
+    return body
+
+
+def cases():
+    yield Case("threads are confined", threads_are_confined)
+    for name in ("quark-sandbox", "quark-broker"):
+        yield Case(f"forbidden call of {name}", forbidden_call(lambda pid, name=name: threads(pid)[name][0][0]))
+    yield Case("forbidden call of the machine", forbidden_call(lambda pid: machine(pid)[0]))
