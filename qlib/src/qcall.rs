@@ -176,6 +176,13 @@ ops! {
     FreeRam = 33,
     /// A further handle of the same object (`kvm`): mappings keep their file by it. Reply: new handle.
     Dup = 34,
+    /// Makes an instance that tells of the readiness of other objects (`epoll(7)`). Reply: new handle.
+    EpollCreate = 35,
+    /// Changes what the instance `handle` tells of `handle2`. args: EPOLL_CTL_*, EPOLL*, data.
+    EpollCtl = 36,
+    /// Takes events from the instance; never blocks. args: most. Reply data: for each `u32` EPOLL*, `u32` zero, `u64` data.
+    /// Result: how many.
+    EpollWait = 37,
     /// Opens a socket. args: domain, type, protocol. Reply: new handle (non-blocking).
     Socket = 40,
     /// Binds to `payload` (sockaddr bytes).

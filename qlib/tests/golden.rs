@@ -102,6 +102,7 @@ fn operations_keep_their_numbers() {
         (Op::Open, 1),
         (Op::Read, 24),
         (Op::Dup, 34),
+        (Op::EpollWait, 37),
         (Op::Socket, 40),
         (Op::PowerOff, 63),
     ] {

@@ -4,7 +4,7 @@
 use super::qcall::{self, Pending, call, call_value, request};
 use super::{Bare, phys, window};
 use crate::contract::{Clock, HostService, Threads};
-use crate::host::{Dest, Handle, MessageIn, Owner, PollItem, Received, Src};
+use crate::host::{Dest, Handle, HostEvent, MessageIn, Owner, PollItem, Received, Src};
 use alloc::vec::Vec;
 use qlib::Errno;
 use qlib::qcall::{HandleId, HostStat, HostStatFs, MAX_PAYLOAD, Op, Reply, Request, SystemGroup};
@@ -76,6 +76,25 @@ fn word(bytes: &[u8], at: usize) -> usize {
 /// Offset argument: `u64::MAX` = the handle's position.
 fn offset_of(offset: Option<u64>) -> u64 {
     offset.unwrap_or(u64::MAX)
+}
+
+/// Takes what an epoll instance has to tell now.
+fn take_events(epoll: Handle, out: &mut [HostEvent]) -> Result<usize, Errno> {
+    const EVENT_BYTES: usize = 16;
+    let most = out.len().min(MAX_PAYLOAD / EVENT_BYTES);
+    let r = with_args(Op::EpollWait, epoll, [most as u64]);
+    let (_, b) = exchange(r, &[], most * EVENT_BYTES)?;
+    let mut n = 0;
+    for (to, from) in out.iter_mut().zip(b.chunks_exact(EVENT_BYTES)) {
+        let mut data = [0; 8];
+        data.copy_from_slice(&from[8..]);
+        *to = HostEvent {
+            events: word(from, 0) as u32,
+            data: u64::from_le_bytes(data),
+        };
+        n += 1;
+    }
+    Ok(n)
 }
 
 impl HostService for Bare {
@@ -320,6 +339,32 @@ impl HostService for Bare {
         Ok(found)
     }
 
+    fn epoll_create() -> Result<Handle, Errno> {
+        exchange(request(Op::EpollCreate, HandleId::NONE), &[], 0).map(|(r, _)| r.handle)
+    }
+
+    fn epoll_ctl(epoll: Handle, op: u32, h: Handle, events: u32, data: u64) -> Result<(), Errno> {
+        let mut r = with_args(Op::EpollCtl, epoll, [op as u64, events as u64, data]);
+        r.handle2 = h;
+        call_value(r).map(drop)
+    }
+
+    fn epoll_wait(epoll: Handle, out: &mut [HostEvent], deadline_ns: Option<u64>) -> Result<usize, Errno> {
+        let n = take_events(epoll, out)?;
+        if n > 0 || deadline_ns == Some(0) {
+            return Ok(n);
+        }
+        let mut item = [PollItem {
+            handle: epoll,
+            events: POLLIN,
+            revents: 0,
+        }];
+        match Self::wait_ready(&mut item, deadline_ns)? {
+            0 => Ok(0),
+            _ => take_events(epoll, out),
+        }
+    }
+
     fn ioctl(h: Handle, request_code: u32, arg: &mut [u8]) -> Result<u64, Errno> {
         let r = with_args(Op::Ioctl, h, [request_code as u64]);
         let (reply, b) = exchange(r, &[arg], arg.len())?;
@@ -454,5 +499,7 @@ impl HostService for Bare {
     }
 }
 
+/// `POLLIN`.
+const POLLIN: u16 = 1;
 /// `POLLNVAL`.
 const POLLNVAL: u16 = 0x20;

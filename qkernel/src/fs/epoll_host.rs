@@ -256,7 +256,8 @@ impl HostSide {
             let told = out.len();
             self.take(item, false, found, out);
             if out.len() > told {
-                self.turn.store(item.host_id.load(Ordering::Acquire), Ordering::Relaxed);
+                self.turn
+                    .store(item.host_id.load(Ordering::Acquire), Ordering::Relaxed);
             }
         }
     }

@@ -5,6 +5,7 @@
 //! blocking, sockets and pipes are asked first.
 
 pub mod channel;
+mod epoll;
 mod files;
 mod io;
 mod nodes;
@@ -155,6 +156,9 @@ fn dispatch(op: Op, c: &mut Call<'_>) -> Served {
         Op::MemFile => files::serve_mem_file(c),
         Op::Poll => io::serve_poll(c),
         Op::Ioctl => io::serve_ioctl(c),
+        Op::EpollCreate => epoll::serve_epoll_create(c),
+        Op::EpollCtl => epoll::serve_epoll_ctl(c),
+        Op::EpollWait => epoll::serve_epoll_wait(c),
         Op::Socket => sockets::serve_socket(c),
         Op::Bind => sockets::serve_bind(c),
         Op::Connect => sockets::serve_connect(c),

@@ -3,7 +3,7 @@
 //! The directories are opened before the host side leaves the host's root. A guest names a text of the lists below and gets
 //! it opened for reading; it never gets a directory, from which a path would lead to the rest of the host.
 
-use super::{Call, Served, errno};
+use super::{Call, Served, errno, path};
 use qlib::Errno;
 use qlib::qcall::SystemGroup;
 use rustix::fd::{AsRawFd, OwnedFd, RawFd};
@@ -127,7 +127,7 @@ pub(super) fn serve_open(c: &mut Call<'_>) -> Served {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let mut error = Errno::ENOENT;
     for place in places {
-        match rustix::fs::openat(place, name, flags, Mode::empty()) {
+        match rustix::fs::openat2(place, name, flags, Mode::empty(), path::RESOLVE) {
             Ok(fd) => return c.give(fd),
             Err(e) => error = errno(e),
         }

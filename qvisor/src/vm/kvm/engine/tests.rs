@@ -299,6 +299,41 @@ fn sockets_and_control_operations_are_served(g: &mut Guest) {
     assert_eq!(rustix::io::read(&ours, &mut got), Ok(5));
 }
 
+fn instances_tell_of_many(g: &mut Guest) {
+    let tag = g.send(request(Op::EpollCreate, HandleId::NONE, &[]));
+    let instance = g.wait_for(tag, Duration::from_secs(20)).unwrap().handle;
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    let object = g.give(read);
+    let ctl = |op: i32, data: u64| {
+        let mut r = request(Op::EpollCtl, instance, &[op as u64, IN, data]);
+        r.handle2 = object;
+        r
+    };
+    let take = || {
+        let mut r = request(Op::EpollWait, instance, &[8]);
+        (r.data_addr, r.reply_cap) = (BUFFER, 128);
+        r
+    };
+    let tag = g.send(ctl(libc::EPOLL_CTL_ADD, 0x1234_5678_9abc));
+    assert_eq!(g.result(tag), Ok(0));
+    let tag = g.send(take());
+    assert_eq!(g.result(tag), Ok(0));
+    let waits = g.send(request(Op::PollWait, instance, &[IN]));
+    rustix::io::write(&write, b"x").unwrap();
+    assert_eq!(g.result(waits), Ok(IN));
+    let tag = g.send(take());
+    assert_eq!(g.result(tag), Ok(1));
+    let told = g.get(16);
+    assert_eq!(told[..8], [1, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(told[8..], 0x1234_5678_9abc_u64.to_le_bytes());
+    let tag = g.send(ctl(libc::EPOLL_CTL_ADD, 1));
+    assert_eq!(g.result(tag), Err(Errno::EEXIST));
+    let tag = g.send(ctl(libc::EPOLL_CTL_DEL, 0));
+    assert_eq!(g.result(tag), Ok(0));
+    let tag = g.send(ctl(77, 0));
+    assert_eq!(g.result(tag), Err(Errno::EINVAL));
+}
+
 fn hostile_requests_are_answered(g: &mut Guest) {
     let h = g.give(memory_file(b"content"));
     let dir = g.give(std::fs::File::open("/").unwrap());
@@ -368,6 +403,7 @@ fn suite(wanted: Wanted) {
     pipes_do_not_wait(&mut g);
     readiness_is_told_and_cancelled(&mut g);
     sockets_and_control_operations_are_served(&mut g);
+    instances_tell_of_many(&mut g);
     hostile_requests_are_answered(&mut g);
     a_broken_ring_ends_the_guest(g);
 }

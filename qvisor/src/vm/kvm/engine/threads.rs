@@ -93,8 +93,7 @@ impl Threads {
             Ok(Op::Cancel) => {
                 let found = self.poller.cancel(r.args[0]);
                 if found {
-                    self.service
-                        .complete(Reply::of(r.args[0], Err(Errno::ECANCELED)));
+                    self.service.complete(Reply::of(r.args[0], Err(Errno::ECANCELED)));
                 }
                 Some(if found { Ok(0) } else { Err(Errno::ENOENT) })
             }
