@@ -20,6 +20,7 @@ pub mod signal;
 pub mod syscall;
 pub mod task;
 pub mod time;
+pub mod trace;
 
 /// Entry points for the machines.
 pub static HOOKS: hal::boot::Hooks = hal::boot::Hooks {

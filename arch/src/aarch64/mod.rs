@@ -1,7 +1,8 @@
 //! aarch64.
 //!
 //! Data half: [`boot`] (first register values), [`context`], [`cpuinfo`] (text), [`doorbell`] (registers the host answers), [`esr`] (what an
-//! exception says), [`hwcap`] (what apps are told of the CPU), [`paging`] (entry format), [`sigframe`], [`vector`] (interrupt numbers).
+//! exception says), [`hwcap`] (what apps are told of the CPU), [`paging`] (entry format),
+//! [`ptrace`] (registers as debuggers see them), [`sigframe`], [`vector`] (interrupt numbers).
 //!
 //! Machine half, the same names on both architectures (what each promises stands at its items):
 //!
@@ -27,6 +28,7 @@ mod entry;
 pub mod esr;
 pub mod hwcap;
 pub mod paging;
+pub mod ptrace;
 pub mod sigframe;
 pub mod vector;
 

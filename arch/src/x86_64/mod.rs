@@ -1,7 +1,7 @@
 //! x86_64.
 //!
 //! Data half: [`boot`] (first register values), [`context`], [`cpuinfo`] (text), [`doorbell`] (port numbers), [`paging`] (entry format),
-//! [`sigframe`], [`vector`] (interrupt numbers).
+//! [`ptrace`] (registers as debuggers see them), [`sigframe`], [`vector`] (interrupt numbers).
 //!
 //! Machine half, the same names on both architectures (what each promises stands at its items):
 //!
@@ -29,6 +29,7 @@ pub mod hosted;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 pub mod hostframe;
 pub mod paging;
+pub mod ptrace;
 pub mod sigframe;
 pub mod vector;
 

@@ -1,13 +1,14 @@
 //! Memory of other processes. Only a thread that lives in an address space can touch it, so a thread is asked.
 
 use super::{Mm, Vma};
-use crate::sched::wait::{Events, WaitQueue, wait_until};
+use crate::sched::wait::{Events, Registered, WaitQueue, park};
 use crate::task::Task;
 use crate::task::task::work;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use hal::aspace::Prot;
 use hal::sync::SpinLock;
 use qlib::boot::Range;
 use qlib::{Errno, PAGE_SIZE};
@@ -31,7 +32,7 @@ struct Answer<T> {
 /// wait.
 ///
 /// # Errors
-/// EIO when it does not answer in time; ERESTARTSYS.
+/// EIO when it does not answer in time; EINTR when the caller is killed.
 pub fn ask<T: Send + 'static>(
     task: &Arc<Task>,
     job: impl FnOnce() -> T + Send + 'static,
@@ -49,10 +50,21 @@ pub fn ask<T: Send + 'static>(
     task.calls.lock().push(Box::new(job));
     task.notify(work::CALL);
     let deadline = hal::clock::monotonic_ns() + PATIENCE_NS;
-    wait_until(&answer.done, Events::all(), Some(deadline), || {
-        answer.value.lock().take()
-    })
-    .map_err(|e| e.restart_or(Errno::EIO))
+    // Not interruptible: a tracer gets a signal for every stop of what it traces.
+    let _registered = Registered::new(&answer.done, Events::all());
+    loop {
+        let value = answer.value.lock().take();
+        if let Some(v) = value {
+            return Ok(v);
+        }
+        if crate::task::killed() {
+            return Err(Errno::EINTR);
+        }
+        if hal::clock::monotonic_ns() >= deadline {
+            return Err(Errno::EIO);
+        }
+        park(Some(deadline));
+    }
 }
 
 fn is_own(mm: &Mm) -> bool {
@@ -92,6 +104,54 @@ pub fn read(task: &Arc<Task>, addr: u64, len: u64) -> Result<Vec<u8>, Errno> {
         return Ok(read_own(addr, len));
     }
     ask(task, move || read_own(addr, len))
+}
+
+/// Writes to the memory of `task`; with `force` also where the app itself may not (breakpoints in code).
+///
+/// # Errors
+/// EFAULT when part of it is not mapped, or not writable; ESRCH when the task has no memory any more; as [`ask`].
+pub fn write(task: &Arc<Task>, addr: u64, bytes: &[u8], force: bool) -> Result<(), Errno> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let mm = task.mm().ok_or(Errno::ESRCH)?;
+    let end = addr.checked_add(bytes.len() as u64).ok_or(Errno::EFAULT)?;
+    // Held until it is written: the areas must not change meanwhile.
+    let vmas = mm.vmas.lock();
+    let mut parts = Vec::new();
+    let mut at = addr;
+    while at < end {
+        let area = vmas.find(at).ok_or(Errno::EFAULT)?;
+        if !area.prot.contains(Prot::WRITE) && (!force || area.shared) {
+            return Err(Errno::EFAULT);
+        }
+        let to = area.end.min(end);
+        parts.push((at, to, area.prot));
+        at = to;
+    }
+    let data = bytes.to_vec();
+    let theirs = mm.clone();
+    let job = move || {
+        for (from, to, prot) in parts {
+            let data = &data[(from - addr) as usize..(to - addr) as usize];
+            if prot.contains(Prot::WRITE) {
+                hal::user::copy_out(from, data)?;
+                continue;
+            }
+            let pages = Range {
+                start: from & !(PAGE_SIZE - 1),
+                end: (to + PAGE_SIZE - 1) & !(PAGE_SIZE - 1),
+            };
+            theirs.space.protect(pages, prot | Prot::READ | Prot::WRITE)?;
+            let copied = hal::user::copy_out(from, data);
+            theirs.space.protect(pages, prot)?;
+            copied?;
+        }
+        Ok(())
+    };
+    let done = if is_own(&mm) { job() } else { ask(task, job)? };
+    drop(vmas);
+    done
 }
 
 /// Resident pages of areas of the calling thread's address space, one number each.

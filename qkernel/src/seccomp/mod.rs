@@ -149,8 +149,15 @@ fn act(ctx: &mut Ctx<'_>, number: u64, verdict: u32) -> bool {
             crate::signal::send::force(ctx.task, info);
             false
         }
-        ret::TRACE | ret::USER_NOTIF => {
-            // Nobody traces, and nobody can listen: listeners are refused when a filter is installed.
+        ret::TRACE => match crate::trace::seccomp_stop(ctx, data) {
+            Some(goes_on) => goes_on,
+            None => {
+                ctx.regs.set_return(-i64::from(Errno::ENOSYS.0));
+                false
+            }
+        },
+        ret::USER_NOTIF => {
+            // Nobody can listen: listeners are refused when a filter is installed.
             ctx.regs.set_return(-i64::from(Errno::ENOSYS.0));
             false
         }

@@ -5,7 +5,7 @@ use super::send::{kill_group, notify_parent};
 use super::{DefaultAction, SIG_DFL, SIG_IGN, SigAction, SigInfo, SigSet, default_action, info, sa, signo};
 use crate::syscall::Ctx;
 use crate::task::process::StopState;
-use crate::task::task::work;
+use crate::task::task::{entry, work};
 use crate::task::{Process, Task};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
@@ -34,7 +34,10 @@ pub fn before_return(ctx: &mut Ctx<'_>) -> bool {
         if bits & work::CALL != 0 {
             ctx.task.run_calls();
         }
-        wait_while_stopped(ctx.task);
+        wait_while_stopped(ctx);
+        if bits & work::TRACE != 0 {
+            crate::trace::interrupted(ctx);
+        }
         if bits & work::SIGNAL != 0 {
             deliver_all(ctx);
         }
@@ -76,12 +79,18 @@ fn next_signal(task: &Task) -> Option<SigInfo> {
 
 fn deliver_all(ctx: &mut Ctx<'_>) {
     while let Some(info) = next_signal(ctx.task) {
+        let Some(info) = crate::trace::signal_stop(ctx, info) else {
+            if ctx.task.killed() {
+                return;
+            }
+            continue;
+        };
         let sig = info.signo;
         let action = take_action(&ctx.task.process, sig);
         match action.handler {
             SIG_IGN => {}
             SIG_DFL => {
-                if !run_default(ctx.task, &info) {
+                if !run_default(ctx, &info) {
                     return;
                 }
             }
@@ -94,6 +103,8 @@ fn deliver_all(ctx: &mut Ctx<'_>) {
                         handlers.actions.lock()[sig as usize - 1].handler = SIG_DFL;
                     }
                     super::send::force(ctx.task, SigInfo::kernel(signo::SIGSEGV));
+                } else {
+                    crate::trace::step_done(ctx);
                 }
             }
         }
@@ -113,15 +124,16 @@ fn take_action(p: &Process, sig: u32) -> SigAction {
 }
 
 /// Runs a default action; `false` when the process ends.
-fn run_default(task: &Arc<Task>, info: &SigInfo) -> bool {
+fn run_default(ctx: &mut Ctx<'_>, info: &SigInfo) -> bool {
     let sig = info.signo;
+    let task = ctx.task;
     match default_action(sig) {
         DefaultAction::Ignore | DefaultAction::Continue => true,
         DefaultAction::Stop => {
             if sig != signo::SIGSTOP && is_orphaned(&task.process) {
                 return true;
             }
-            stop(task, sig);
+            stop(ctx, sig);
             true
         }
         DefaultAction::Terminate | DefaultAction::Core => {
@@ -150,7 +162,8 @@ pub fn is_orphaned(p: &Process) -> bool {
     })
 }
 
-fn stop(task: &Arc<Task>, sig: u32) {
+fn stop(ctx: &mut Ctx<'_>, sig: u32) {
+    let task = ctx.task;
     let p = &task.process;
     {
         let mut s = p.stop.lock();
@@ -163,21 +176,31 @@ fn stop(task: &Arc<Task>, sig: u32) {
     for t in others.iter().filter(|t| !Arc::ptr_eq(t, task)) {
         t.notify(work::SIGNAL);
     }
-    notify_parent(p, code::CLD_STOPPED, sig as i32);
-    wait_while_stopped(task);
+    // The stops of a traced process are its tracer's.
+    if !task.traced() {
+        notify_parent(p, code::CLD_STOPPED, sig as i32);
+    }
+    wait_while_stopped(ctx);
 }
 
 /// Sleeps while the process is stopped; a kill ends it.
-fn wait_while_stopped(task: &Arc<Task>) {
+fn wait_while_stopped(ctx: &mut Ctx<'_>) {
+    let task = ctx.task;
     let p = &task.process;
-    if p.stop.lock().0 == StopState::Running {
-        return;
+    let traced = || task.entry.load(Ordering::SeqCst) & entry::TRACED != 0;
+    loop {
+        let StopState::Stopped(sig) = p.stop.lock().0 else {
+            return;
+        };
+        if task.killed() || traced() && crate::trace::process_stopped(ctx, sig) {
+            return;
+        }
+        let old = task.state.swap(u32::from(b'T'), Ordering::Relaxed);
+        let _ = crate::sched::wait::wait_killable(&p.signal_wait, || {
+            (p.stop.lock().0 == StopState::Running || traced()).then_some(())
+        });
+        task.state.store(old, Ordering::Relaxed);
     }
-    let old = task.state.swap(u32::from(b'T'), Ordering::Relaxed);
-    let _ = crate::sched::wait::wait_killable(&p.signal_wait, || {
-        (p.stop.lock().0 == StopState::Running).then_some(())
-    });
-    task.state.store(old, Ordering::Relaxed);
 }
 
 /// Turns the kernel's restart codes into what the app sees. `handler` is the action about to run.

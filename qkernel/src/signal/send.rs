@@ -5,7 +5,7 @@ use super::{DefaultAction, SIG_DFL, SIG_IGN, SigInfo, SigSet, default_action, si
 use crate::sched::wait::Events;
 use crate::task::creds::{Creds, cap};
 use crate::task::process::StopState;
-use crate::task::task::{TaskSignals, work};
+use crate::task::task::{TaskSignals, entry, work};
 use crate::task::{Process, Task, table};
 use crate::time::posix;
 use alloc::sync::Arc;
@@ -137,7 +137,9 @@ fn send(p: &Arc<Process>, only: Option<&Arc<Task>>, info: SigInfo, outside: bool
         Some(t) => wanted(t),
         None => tasks.iter().any(|t| wanted(t)),
     };
-    if dropped && !kept {
+    // A tracer sees what would be ignored.
+    let traced = |t: &Arc<Task>| t.entry.load(Ordering::Relaxed) & entry::TRACED != 0;
+    if dropped && !kept && !only.map_or_else(|| tasks.iter().any(traced), traced) {
         return Sent::Dropped;
     }
     if sig >= signo::SIGRTMIN && is_full(p, &tasks) {
@@ -207,6 +209,7 @@ fn resume(p: &Arc<Process>) {
         // The stop needs no report any more, the continuation does.
         *stop = (StopState::Running, false, true);
     }
+    crate::trace::tracer::continued(p);
     p.signal_wait.wake_all();
     notify_parent(p, code::CLD_CONTINUED, signo::SIGCONT as i32);
 }

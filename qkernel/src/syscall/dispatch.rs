@@ -6,6 +6,7 @@ use crate::signal::info::code;
 use crate::signal::send::force;
 use crate::signal::{SigInfo, signo};
 use crate::task::Task;
+use crate::task::task::entry;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use hal::UserContext;
@@ -76,14 +77,37 @@ fn serve(task: &Arc<Task>, regs: &mut UserContext, trap: Trap) -> bool {
     if before_return(&mut ctx) {
         return true;
     }
+    crate::trace::exit_stop(&mut ctx);
     crate::task::exit::finish(task);
     false
 }
 
 fn call(ctx: &mut Ctx<'_>) {
-    if ctx.task.entry.load(Ordering::Relaxed) != 0 && !crate::seccomp::check(ctx) {
-        return;
+    let before = ctx.task.entry.load(Ordering::Relaxed);
+    if before == 0 || admit(ctx, before) {
+        run(ctx);
     }
+    // The call itself may have made the task a traced one.
+    let after = ctx.task.entry.load(Ordering::Relaxed);
+    if after & (entry::TRACE | entry::TRACED) != 0 {
+        if after & entry::TRACE != 0 {
+            crate::trace::syscall_exit(ctx);
+        }
+        crate::trace::step_done(ctx);
+    }
+}
+
+/// Asks the tracer and the filters about the call.
+#[cold]
+fn admit(ctx: &mut Ctx<'_>, watched: u32) -> bool {
+    if watched & entry::TRACE != 0 && !crate::trace::syscall_entry(ctx) {
+        return false;
+    }
+    // The call may be another one by now.
+    watched & entry::SECCOMP == 0 || crate::seccomp::check(ctx)
+}
+
+fn run(ctx: &mut Ctx<'_>) {
     let args = Args(ctx.regs.syscall_args());
     let number = ctx.regs.syscall_number();
     let result = match hal::native::sysno(number).map(row) {

@@ -13,6 +13,8 @@ pub mod mqueue;
 pub mod pipe;
 pub mod poll;
 pub mod process;
+pub mod process_vm;
+pub mod ptrace;
 pub mod seccomp;
 pub mod signals;
 pub mod splice;
@@ -168,6 +170,8 @@ pub const FAMILIES: &[&[Row]] = &[
     pipe::ROWS,
     poll::ROWS,
     process::ROWS,
+    process_vm::ROWS,
+    ptrace::ROWS,
     seccomp::ROWS,
     signals::ROWS,
     socket::ROWS,

@@ -10,6 +10,7 @@ use crate::task::process::Usage;
 use crate::task::task::work;
 use crate::task::wait::{Change, Who, option};
 use crate::task::{Process, Session, Task, clone, pidfd, table, wait};
+use crate::trace;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -171,7 +172,9 @@ fn exec(
         argv.push(Vec::new());
     }
     let program = crate::loader::exec::prepare(ctx.task, file, path, argv, envp)?;
+    let before = ctx.task.tid();
     crate::loader::exec::run(ctx.task, ctx.regs, program)?;
+    trace::after_exec(ctx, before);
     Ok(0)
 }
 
@@ -496,10 +499,7 @@ rows! {
         if a.u64(0) & !HARMLESS == 0 { Ok(0) } else { Err(Errno::EPERM) }
     };
     setns: Refused(Errno::EPERM, "no namespaces inside the sandbox yet");
-    ptrace: Refused(Errno::EPERM, "not built yet");
     kcmp: Partial("no KCMP_EPOLL_TFD"), sys_kcmp;
-    process_vm_readv: Refused(Errno::ENOSYS, "not built yet");
-    process_vm_writev: Refused(Errno::ENOSYS, "not built yet");
     process_mrelease: Refused(Errno::ENOSYS, "not offered");
     acct: Refused(Errno::ENOSYS, "no accounting");
     uselib: Refused(Errno::ENOSYS, "obsolete");

@@ -148,7 +148,7 @@ fn sys_rt_sigtimedwait(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
                             break Ok(i);
                         }
                         ctx.task.work.fetch_and(!work::SIGNAL, Ordering::SeqCst);
-                        if ctx.task.killed() || has_deliverable(ctx.task) {
+                        if ctx.task.interrupted() || has_deliverable(ctx.task) {
                             break Err(WaitError::Interrupted);
                         }
                     }

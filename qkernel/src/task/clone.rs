@@ -10,6 +10,7 @@ use crate::task::creds::{Creds, cap};
 use crate::task::process::{Family, Process, RLIMITS, SigHandlers, StopState, Usage};
 use crate::task::task::{Start, TaskSignals, VforkDone};
 use crate::task::{Session, Task, table};
+use crate::trace::{event, option};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
@@ -90,6 +91,8 @@ pub fn make_task(thread: &Arc<Thread>, parts: Parts) -> Arc<Task> {
         work: AtomicU32::new(0),
         entry: AtomicU32::new(0),
         seccomp: SpinLock::new(crate::seccomp::Mode::Off),
+        trace: SpinLock::new(crate::trace::Trace::default()),
+        trace_wait: WaitQueue::new(),
         comm: SpinLock::new([0; 16]),
         clear_tid: AtomicU64::new(0),
         robust_list: AtomicU64::new(0),
@@ -137,6 +140,9 @@ pub fn make_process(
         zombie: AtomicBool::new(false),
         exit_signal: AtomicU32::new(0),
         stop: SpinLock::new((StopState::Running, false, false)),
+        traced: SpinLock::new(crate::trace::tracer::Traced::default()),
+        owed: AtomicBool::new(false),
+        owed_to: SpinLock::new(None),
         rlimits: SpinLock::new(rlimits),
         exe: SpinLock::new(None),
         usage: SpinLock::new(Usage::default()),
@@ -267,15 +273,36 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
     }
     publish(parent, &task, f);
     crate::seccomp::inherit(parent, &task);
+    let traced = crate::trace::begin_traced(parent, &task, what_of(args).0);
     if let Err(e) = start(&task, &thread, &mm, f) {
+        if traced {
+            crate::trace::tracer::unlink(&task, 0);
+        }
         unpublish(&task);
         return Err(e);
     }
     drop((task, thread, mm, process));
+    if traced {
+        crate::trace::event_stop(ctx, what_of(args).1, u64::from(tid));
+    }
     if let Some(done) = done {
         let _ = wait_killable(&done.queue, || done.done.load(Ordering::SeqCst).then_some(()));
+        if crate::trace::wants(ctx.task, option::VFORK_DONE) {
+            crate::trace::event_stop(ctx, event::VFORK_DONE, u64::from(tid));
+        }
     }
     Ok(u64::from(tid))
+}
+
+/// The option by which a tracer hears of such a child, and the event.
+fn what_of(args: &CloneArgs) -> (u32, u32) {
+    if args.flags & flag::VFORK != 0 {
+        (option::VFORK, event::VFORK)
+    } else if args.exit_signal != signo::SIGCHLD {
+        (option::CLONE, event::CLONE)
+    } else {
+        (option::FORK, event::FORK)
+    }
 }
 
 fn new_process(parent: &Arc<Task>, pid: u32, args: &CloneArgs) -> Arc<Process> {

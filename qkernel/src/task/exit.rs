@@ -47,6 +47,7 @@ pub fn finish(task: &Arc<Task>) {
         usage.system_ns += task.cpu_ns[1].load(Ordering::Relaxed);
     }
     table::remove_task(task);
+    crate::trace::tracer::task_ended(task, last);
     p.signal_wait.wake_all();
     if last {
         crate::ipc::semaphore::exit_process(&p);
@@ -80,6 +81,7 @@ pub fn account(task: &Task) {
 fn end_process(p: &Arc<Process>, last: &Arc<Task>) {
     let status = p.exit_status.load(Ordering::SeqCst);
     crate::time::timers::forget(p);
+    crate::trace::tracer::tracer_ended(p);
     if p.pid == INIT {
         // The pid space ends with its init.
         for other in table::processes() {
@@ -92,15 +94,10 @@ fn end_process(p: &Arc<Process>, last: &Arc<Task>) {
     reparent_children(p);
     *p.exe.lock() = None;
     let exec_id = *p.exec_id.lock();
-    let (parent, reaped) = {
+    {
         let _tree = table::TREE.lock();
         p.zombie.store(true, Ordering::SeqCst);
-        let parent = p.family.lock().parent.as_ref().and_then(|w| w.upgrade());
-        let ignores = parent.as_ref().is_some_and(|q| ignores_children(q))
-            && p.exit_signal.load(Ordering::Relaxed) == signo::SIGCHLD;
-        // Init and processes from outside have no parent that could wait.
-        (parent.clone(), ignores || parent.is_none())
-    };
+    }
     let (how, value) = match status & 0x7f {
         0 => (code::CLD_EXITED, status >> 8 & 0xff),
         sig if status & 0x80 != 0 => (code::CLD_DUMPED, sig),
@@ -108,13 +105,8 @@ fn end_process(p: &Arc<Process>, last: &Arc<Task>) {
     };
     p.exit_uid.store(last.creds().uid, Ordering::Relaxed);
     p.exit_wait.wake_all();
-    // Before the parent hears of it: a waiter that is woken must find that there is no child any more.
-    if reaped {
-        reap(p);
-    }
-    if let Some(parent) = &parent {
-        tell(parent, p, how, value);
-        parent.child_wait.wake_all();
+    if !crate::trace::tracer::process_ended(p) {
+        tell_parent(p, how, value);
     }
     if let Some(exec) = exec_id {
         crate::control::send(&Event::Exited {
@@ -124,6 +116,26 @@ fn end_process(p: &Arc<Process>, last: &Arc<Task>) {
     }
     if p.pid == INIT {
         crate::control::init_ended(status);
+    }
+}
+
+/// Tells the parent of a process that ended; one that nobody will wait for is reaped.
+pub fn tell_parent(p: &Arc<Process>, how: i32, value: i32) {
+    let (parent, reaped) = {
+        let _tree = table::TREE.lock();
+        let parent = p.family.lock().parent.as_ref().and_then(|w| w.upgrade());
+        let ignores = parent.as_ref().is_some_and(|q| ignores_children(q))
+            && p.exit_signal.load(Ordering::Relaxed) == signo::SIGCHLD;
+        // Init and processes from outside have no parent that could wait.
+        (parent.clone(), ignores || parent.is_none())
+    };
+    // Before the parent hears of it: a waiter that is woken must find that there is no child any more.
+    if reaped {
+        reap(p);
+    }
+    if let Some(parent) = &parent {
+        tell(parent, p, how, value);
+        parent.child_wait.wake_all();
     }
 }
 
@@ -200,7 +212,7 @@ fn reparent_children(p: &Arc<Process>) {
         let heir = find_heir(p);
         for c in children {
             c.family.lock().parent = heir.as_ref().map(Arc::downgrade);
-            if c.zombie.load(Ordering::SeqCst) {
+            if c.zombie.load(Ordering::SeqCst) && !c.owed.load(Ordering::SeqCst) {
                 zombies.push(c.clone());
             }
             if let Some(h) = &heir {

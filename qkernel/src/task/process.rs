@@ -92,6 +92,12 @@ pub struct Process {
     pub exit_signal: AtomicU32,
     /// Stop state and whether the parent was told (stop, continue).
     pub stop: SpinLock<(StopState, bool, bool)>,
+    /// What the process traces.
+    pub traced: SpinLock<crate::trace::tracer::Traced>,
+    /// Has ended, but a tracer that is not the parent must hear of it first: who, and the user it ran as.
+    pub owed: AtomicBool,
+    /// See [`Process::owed`].
+    pub owed_to: SpinLock<Option<(Weak<Process>, u32)>>,
     /// Resource limits: soft, hard.
     pub rlimits: SpinLock<[(u64, u64); RLIMITS]>,
     /// The program.

@@ -24,12 +24,18 @@ pub mod work {
     pub const KILL: u32 = 2;
     /// Run what other tasks asked ([`super::Task::run_on`]).
     pub const CALL: u32 = 4;
+    /// Stop for the tracer.
+    pub const TRACE: u32 = 8;
 }
 
 /// Bits of [`Task::entry`]: what must be done before a system call runs.
 pub mod entry {
     /// Ask the seccomp mode.
     pub const SECCOMP: u32 = 1;
+    /// Stop for the tracer before and after.
+    pub const TRACE: u32 = 2;
+    /// The task is traced at all.
+    pub const TRACED: u32 = 4;
 }
 
 /// Signal state of one task.
@@ -72,6 +78,10 @@ pub struct Task {
     pub entry: AtomicU32,
     /// What confines the task's calls; [`entry::SECCOMP`] is set when something does.
     pub seccomp: SpinLock<crate::seccomp::Mode>,
+    /// Tracing; [`entry::TRACED`] is set while somebody does. Lock order: after the tracer's list.
+    pub trace: SpinLock<crate::trace::Trace>,
+    /// Where the task waits while it is stopped for its tracer.
+    pub trace_wait: WaitQueue,
     /// Name, NUL-padded (`PR_SET_NAME`).
     pub comm: SpinLock<[u8; 16]>,
     /// Where to store 0 and wake a futex when the task ends (CLONE_CHILD_CLEARTID).
@@ -134,7 +144,7 @@ impl Task {
     }
     /// Whether an interruptible wait must end.
     pub fn interrupted(&self) -> bool {
-        self.work.load(Ordering::SeqCst) & (work::SIGNAL | work::KILL) != 0
+        self.work.load(Ordering::SeqCst) & (work::SIGNAL | work::KILL | work::TRACE) != 0
     }
     /// Whether the task is being killed.
     pub fn killed(&self) -> bool {

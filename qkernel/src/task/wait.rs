@@ -89,10 +89,14 @@ fn look(p: &Arc<Process>, who: Who, options: u32) -> Result<Option<Change>, Errn
             .filter(|c| matches(c, who, options))
             .collect()
     };
-    if children.is_empty() {
+    let keep = options & option::NOWAIT != 0;
+    let (traces, change) = traced(p, who, options, keep);
+    if change.is_some() {
+        return Ok(change);
+    }
+    if children.is_empty() && !traces {
         return Err(Errno::ECHILD);
     }
-    let keep = options & option::NOWAIT != 0;
     for c in &children {
         if let Some(change) = ended(c, options, keep).or_else(|| stopped(c, options, keep)) {
             return Ok(Some(change));
@@ -101,8 +105,72 @@ fn look(p: &Arc<Process>, who: Who, options: u32) -> Result<Option<Change>, Errn
     Ok(None)
 }
 
+/// Whether the process traces any task that is meant, and a stop or end of one.
+fn traced(p: &Process, who: Who, options: u32, keep: bool) -> (bool, Option<Change>) {
+    let meant = |tid: u32, of: Option<&Process>| match who {
+        Who::Any => true,
+        Who::Pid(pid) => pid == tid,
+        Who::Group(pgid) => of.is_some_and(|q| q.family.lock().pgid == pgid),
+    };
+    let mut any = false;
+    let mut list = p.traced.lock();
+    for at in 0..list.ended.len() {
+        let e = &list.ended[at];
+        if !meant(e.tid, e.process.as_deref()) {
+            continue;
+        }
+        any = true;
+        if options & option::EXITED != 0 {
+            let (code, value) = how_ended(e.status);
+            let change = Change {
+                pid: e.tid,
+                uid: e.uid,
+                status: e.status as u32,
+                code,
+                value,
+                usage: Usage::default(),
+            };
+            if !keep {
+                let e = list.ended.remove(at);
+                drop(list);
+                if let Some(q) = e.process {
+                    crate::trace::tracer::release(&q);
+                }
+            }
+            return (true, Some(change));
+        }
+    }
+    for t in list.live.iter().filter(|t| meant(t.tid(), Some(&t.process))) {
+        any = true;
+        let mut trace = t.trace.lock();
+        let Some(stop) = trace.stop.as_mut().filter(|s| !s.told && !s.listening) else {
+            continue;
+        };
+        stop.told = !keep;
+        let change = Change {
+            pid: t.tid(),
+            uid: t.creds().uid,
+            status: stop.code << 8 | 0x7f,
+            code: code::CLD_TRAPPED,
+            value: stop.code as i32,
+            usage: Usage::default(),
+        };
+        return (true, Some(change));
+    }
+    (any, None)
+}
+
+/// The CLD_* code and `si_status` of a wait status.
+fn how_ended(status: i32) -> (i32, i32) {
+    match status & 0x7f {
+        0 => (code::CLD_EXITED, status >> 8 & 0xff),
+        sig if status & 0x80 != 0 => (code::CLD_DUMPED, sig),
+        sig => (code::CLD_KILLED, sig),
+    }
+}
+
 fn ended(c: &Arc<Process>, options: u32, keep: bool) -> Option<Change> {
-    if options & option::EXITED == 0 || !c.zombie.load(Ordering::SeqCst) {
+    if options & option::EXITED == 0 || !c.zombie.load(Ordering::SeqCst) || c.owed.load(Ordering::SeqCst) {
         return None;
     }
     let status = c.exit_status.load(Ordering::SeqCst);
@@ -113,11 +181,7 @@ fn ended(c: &Arc<Process>, options: u32, keep: bool) -> Option<Change> {
         max_rss_kib: own.max_rss_kib.max(sub.max_rss_kib),
         ..own
     };
-    let (how, value) = match status & 0x7f {
-        0 => (code::CLD_EXITED, status >> 8 & 0xff),
-        sig if status & 0x80 != 0 => (code::CLD_DUMPED, sig),
-        sig => (code::CLD_KILLED, sig),
-    };
+    let (how, value) = how_ended(status);
     if !keep {
         // Only one of several waiting threads may take it.
         let mine = {
@@ -140,6 +204,10 @@ fn ended(c: &Arc<Process>, options: u32, keep: bool) -> Option<Change> {
 }
 
 fn stopped(c: &Arc<Process>, options: u32, keep: bool) -> Option<Change> {
+    // The stops of a traced process are its tracer's.
+    if c.tasks.lock().first().is_some_and(|t| t.traced()) {
+        return None;
+    }
     let mut stop = c.stop.lock();
     let change = |status: u32, how: i32, value: i32| Change {
         pid: c.pid,

@@ -86,11 +86,15 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
     let mut t = Text::new();
     put!(t, "Name:\t");
     t.escaped(&name(who)?, b"\n\\");
+    let tracer = task
+        .as_ref()
+        .and_then(|x| crate::trace::tracer_of(x))
+        .map_or(0, |q| q.pid);
     let umask = task.as_ref().map_or(0, |x| x.fs().umask.load(Ordering::Relaxed));
     put!(t, "\nUmask:\t{umask:04o}\nState:\t{}\n", state_word(who.state()));
     put!(
         t,
-        "Tgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{parent}\nTracerPid:\t0\n",
+        "Tgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{parent}\nTracerPid:\t{tracer}\n",
         p.pid,
         who.tid
     );

@@ -108,6 +108,9 @@ impl Who {
         if t.exited.load(Ordering::Relaxed) {
             return b'Z';
         }
+        if t.trace.lock().stop.is_some() {
+            return b't';
+        }
         if matches!(p.stop.lock().0, StopState::Stopped(_)) {
             return b'T';
         }
