@@ -53,6 +53,12 @@ PYTHON = [
      "try: socket.create_connection(('127.0.0.1', 1))\nexcept ConnectionRefusedError: print('refused')\n"
      "x = socket.socket(socket.AF_UNIX); x.bind('/tmp/s'); x.listen(); y = socket.socket(socket.AF_UNIX); y.connect('/tmp/s'); c, _ = x.accept(); y.send(b'unix'); print(c.recv(9))",
      "True\nb'x'\nb'dgram'\nrefused\nb'unix'\n"),
+    ("python epoll of duplicates", "import os, select, socket\nI, ET, ONE = select.EPOLLIN, select.EPOLLET, select.EPOLLONESHOT\n"
+     "l = socket.create_server(('127.0.0.1', 0)); e = select.epoll(); d, f = os.dup(l.fileno()), os.dup(l.fileno())\n"
+     "e.register(l, I); e.register(d, I | ET); e.register(f, I | ONE)\nnames = {l.fileno(): 'l', d: 'd', f: 'f'}\nlook = lambda t=0: ''.join(sorted(names[n] for n, _ in e.poll(t)))\n"
+     "print([look(), bool(c := socket.create_connection(l.getsockname())), look(5), look(), look()])\ne.modify(f, I | ONE); print(look(), look()); e.unregister(l); print([look()])\n"
+     "e.modify(d, I); print(look(), look()); l.accept(); print([look()]); os.close(d); e.modify(f, I); c = socket.create_connection(l.getsockname()); print(look(5))",
+     "['', True, 'dfl', 'l', 'l']\nfl l\n['']\nd d\n['']\ndf\n"),
     ("python asyncio", "import asyncio\nasync def echo(r, w):\n w.write((await r.readline()).upper()); await w.drain(); w.close()\n"
      "async def main():\n s = await asyncio.start_server(echo, '127.0.0.1', 0); port = s.sockets[0].getsockname()[1]\n"
      " async def ask(i):\n  r, w = await asyncio.open_connection('127.0.0.1', port); w.write(b'm%d\\n' % i); x = await r.readline(); w.close(); return x\n"

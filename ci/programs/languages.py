@@ -2,7 +2,8 @@
 import os
 
 import bundle
-from cases import SAME, shell
+from cases import SAME, Case, shell
+from report import check, tell
 
 ROOT = bundle.languages
 SOURCES = {"destination": "/mnt", "type": "bind", "source": os.path.join(os.path.dirname(os.path.abspath(__file__)), "languages"), "options": ["rbind", "ro"]}
@@ -96,8 +97,21 @@ ROWS = [
     ("lua builds and runs", LUA, SAME, {"timeout": 240}),
 ]
 
+# Go's own tests of what stands on the kernel.
+GO_TESTS = ["os", "os/exec", "os/signal", "syscall", "internal/poll", "net"]
+
+
+def go_tests(ctx):
+    b = ctx.bundle(f"cd /usr/lib/go-1.19/src; go test -short {' '.join(GO_TESTS)}", ROOT(), env=["GOCACHE=/tmp/cache", "GOFLAGS=-trimpath", "GO111MODULE=off"])
+    result = ctx.quark.run(b, timeout=500)
+    passed = [line.split()[1] for line in result.text.splitlines() if line.startswith("ok ")]
+    failed = [p for p in GO_TESTS if p not in passed]
+    tell("go's own tests, packages", len(passed), len(failed), "")
+    check(not failed and result.rc == 0, f"{failed}\n{result}")
+
 
 def cases():
     for name, script, out, *more in ROWS:
         settings = {"timeout": 120, **(more[0] if more else {})}
         yield shell(name, script, out, root=ROOT, mounts=[SOURCES], env=["GOCACHE=/tmp/cache"], **settings)
+    yield Case("go's own tests", go_tests, True)

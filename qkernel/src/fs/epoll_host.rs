@@ -33,6 +33,9 @@ struct Watched {
     handle: Handle,
     /// The object is another instance's host side: its own poll must be asked.
     judge: bool,
+    /// The host takes an object once per instance, whatever descriptors of the app mean it: further ones have a host
+    /// instance of their own, which the host's instance watches in the object's place.
+    proxy: Option<Arc<HostFile>>,
 }
 
 /// The host's part of an epoll instance.
@@ -90,16 +93,26 @@ impl HostSide {
             item: item.clone(),
             handle: h,
             judge,
+            proxy: None,
         };
         self.watched.lock().insert(id, watched);
         self.count.fetch_add(1, Ordering::Release);
-        if let Some(ep) = native
-            && let Err(e) = host::epoll_ctl(ep, EPOLL_CTL_ADD, h, host_events(item.want(), judge), id)
-        {
-            self.forget(item);
-            return Err(e);
+        let Some(ep) = native else { return Ok(()) };
+        let events = host_events(item.want(), judge);
+        let mut added = host::epoll_ctl(ep, EPOLL_CTL_ADD, h, events, id);
+        if added == Err(Errno::EEXIST) {
+            added = self.add_proxy(ep, id, h, events);
         }
-        Ok(())
+        added.inspect_err(|_| drop(self.forget(item)))
+    }
+
+    fn add_proxy(&self, ep: Handle, id: u64, h: Handle, events: u32) -> Result<(), Errno> {
+        let proxy = Arc::new(host::epoll_create()?);
+        host::epoll_ctl(proxy.handle(), EPOLL_CTL_ADD, h, events, 0)?;
+        if let Some(w) = self.watched.lock().get_mut(&id) {
+            w.proxy = Some(proxy.clone());
+        }
+        host::epoll_ctl(ep, EPOLL_CTL_ADD, proxy.handle(), Events::IN.bits(), id)
     }
 
     /// Tells the host of changed events.
@@ -108,32 +121,36 @@ impl HostSide {
     /// As `epoll_ctl(2)`.
     pub(super) fn modify(&self, item: &Item, h: Handle) -> Result<(), Errno> {
         let id = item.host_id.load(Ordering::Acquire);
-        let judge = self.watched.lock().get(&id).map(|w| w.judge);
-        match (self.handle(), judge) {
-            (Some(ep), Some(judge)) => {
-                host::epoll_ctl(ep, EPOLL_CTL_MOD, h, host_events(item.want(), judge), id)
-            }
-            _ => Ok(()),
+        let found = self.watched.lock().get(&id).map(|w| (w.judge, w.proxy.clone()));
+        let (Some(ep), Some((judge, proxy))) = (self.handle(), found) else {
+            return Ok(());
+        };
+        let events = host_events(item.want(), judge);
+        match proxy {
+            Some(p) => host::epoll_ctl(p.handle(), EPOLL_CTL_MOD, h, events, 0),
+            None => host::epoll_ctl(ep, EPOLL_CTL_MOD, h, events, id),
         }
     }
 
-    fn forget(&self, item: &Item) -> bool {
+    fn forget(&self, item: &Item) -> Option<Watched> {
         let id = item.host_id.swap(0, Ordering::AcqRel);
         let gone = self.watched.lock().remove(&id);
         if gone.is_some() {
             self.count.fetch_sub(1, Ordering::Release);
         }
-        gone.is_some()
+        gone
     }
 
     /// Stops watching.
     pub(super) fn remove(&self, item: &Item, h: Handle) {
-        if self.forget(item)
-            && let Some(ep) = self.handle()
-        {
-            // It may be gone from the host already, with the object.
-            let _ = host::epoll_ctl(ep, EPOLL_CTL_DEL, h, 0, 0);
-        }
+        let (Some(gone), Some(ep)) = (self.forget(item), self.handle()) else {
+            return;
+        };
+        // It may be gone from the host already, with the object.
+        let _ = match gone.proxy {
+            Some(p) => host::epoll_ctl(ep, EPOLL_CTL_DEL, p.handle(), 0, 0),
+            None => host::epoll_ctl(ep, EPOLL_CTL_DEL, h, 0, 0),
+        };
     }
 
     /// Whether an event could be taken now.
@@ -170,10 +187,19 @@ impl HostSide {
                     .watched
                     .lock()
                     .get(&e.data)
-                    .map(|w| (w.item.clone(), w.judge));
-                if let Some((item, judge)) = found {
-                    self.take(&item, judge, Events::from_bits_truncate(e.events), out);
+                    .map(|w| (w.item.clone(), w.judge, w.proxy.clone()));
+                let Some((item, judge, proxy)) = found else {
+                    continue;
+                };
+                let mut seen = e.events;
+                if let Some(p) = proxy {
+                    let mut inner = [HostEvent::default(); 1];
+                    match host::epoll_wait(p.handle(), &mut inner, Some(0)) {
+                        Ok(1) => seen = inner[0].events,
+                        _ => continue,
+                    }
                 }
+                self.take(&item, judge, Events::from_bits_truncate(seen), out);
             }
             if n < room {
                 return;
