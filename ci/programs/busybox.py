@@ -31,6 +31,8 @@ SHELL = [
     ("exit status", "exit 42", "", {"rc": 42}),
     ("last status", "true && false || echo no; ! true; echo $?; nosuchprogram; echo $?", "no\n1\n127\n", {"err": "not found"}),
     ("killed by a signal", "sh -c 'kill -KILL $$'; echo $?; sh -c 'kill -SEGV $$'; echo $?", "137\n139\n", {"err": "Killed.*Segmentation"}),
+    ("stopped in a group that always was an orphan", "sleep 100 & kill -STOP $!; for i in 1 2 3; do (exit $i); sleep 0.1; done; kill -CONT $!; kill $!; wait $!; echo $?", "143\n",
+     {"err": "(Terminated)?"}),
     ("subshell and substitution", "x=$(echo a; echo b); echo \"$x\" | wc -l; (cd /tmp; pwd); pwd; echo $(( $(echo 6) * 7 ))",
      "2\n/tmp\n/\n42\n"),
     ("functions and loops", "f() { local n=$1; [ $n -le 1 ] && echo 1 || echo $(( n * $(f $((n-1))) )); }; f 6; "

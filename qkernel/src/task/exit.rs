@@ -157,14 +157,21 @@ fn leave_session(p: &Arc<Process>) {
     if session.sid == p.pid {
         crate::fs::tty::leader_exited(&session);
     }
-    // Groups of this process's children may have become orphaned by its end, and its own group too.
-    let children = p.family.lock().children.clone();
-    let mut groups: Vec<u32> = children
-        .iter()
-        .map(|c| c.family.lock().pgid)
-        .filter(|g| *g != pgid)
-        .collect();
-    groups.push(pgid);
+    // Only what its end orphans: other groups of its session that its children are in, and its own group where its parent
+    // is in another one of the session. A group that was an orphan before is left alone.
+    let another = |q: &Process| {
+        let f = q.family.lock();
+        let same_session = f.session.as_ref().is_some_and(|s| s.sid == session.sid);
+        (same_session && f.pgid != pgid).then_some(f.pgid)
+    };
+    let (children, parent) = {
+        let f = p.family.lock();
+        (f.children.clone(), f.parent.as_ref().and_then(|w| w.upgrade()))
+    };
+    let mut groups: Vec<u32> = children.iter().filter_map(|c| another(c)).collect();
+    if parent.is_some_and(|q| another(&q).is_some()) {
+        groups.push(pgid);
+    }
     groups.sort_unstable();
     groups.dedup();
     for g in groups {
