@@ -59,6 +59,11 @@ pub fn info() -> &'static BootInfo {
     }
 }
 
+/// As [`info`]; `None` before the boot, as in tests.
+pub fn try_info() -> Option<&'static BootInfo> {
+    BOOT.get()
+}
+
 /// The machine the kernel runs on.
 pub fn kind() -> MachineKind {
     match MachineKind::try_from(info().machine) {
