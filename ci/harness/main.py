@@ -11,7 +11,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
-sys.path[:0] = [HERE, os.path.join(TOP, "ci", "emulated")]
+sys.path[:0] = [HERE, os.path.join(TOP, "ci", "emulated"), os.path.join(TOP, "ci", "engines")]
 
 import process  # noqa: E402
 from cases import Context  # noqa: E402
@@ -160,7 +160,15 @@ def emulated(report, full):
     emulated_tests.run(report, full, TOP)
 
 
-STAGES = (checks, build, cargo, loom, programs, emulated)
+def engines(report, full):
+    """Docker, containerd and Podman as clients; what they print with runc and with Quark is compared."""
+    if not report.wanted("engines"):
+        return
+    import engine_tests
+    engine_tests.run(report, full, *subject())
+
+
+STAGES = (checks, build, cargo, loom, programs, engines, emulated)
 
 
 def main():

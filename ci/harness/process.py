@@ -70,6 +70,11 @@ def descendants(of=None, dead=False):
     return found
 
 
+def children(of):
+    """Returns the pids of a process's children."""
+    return [pid for pid, (ppid, _, _) in parents().items() if ppid == of]
+
+
 def reap():
     """Collects orphans that ended, so that they do not stay as zombies of ours."""
     known = {p.pid for p in running}

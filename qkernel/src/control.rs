@@ -4,6 +4,7 @@ use crate::fs::fdtable::FdTable;
 use crate::fs::path::{FsContext, Path};
 use crate::fs::tty::WinSize;
 use crate::fs::tty::{Tty, console, job};
+use crate::fs::walk::Flags;
 use crate::fs::{hostio, mount};
 use crate::kernel;
 use crate::loader::exec;
@@ -126,6 +127,7 @@ fn handle(message: MessageIn) {
         Command::Signal { exec, signo, all } => signal(exec, signo, all),
         Command::Resize { exec, rows, cols } => resize(exec, rows, cols),
         Command::OutOfMemory => out_of_memory(),
+        Command::Limits { memory, pids } => crate::limits::change(memory, pids),
         Command::Processes => send(&Event::Processes(list())),
         Command::Metrics => send(&Event::Metrics(crate::metrics::all())),
     }
@@ -173,6 +175,7 @@ fn create(spec: ContainerSpec) -> Result<(), Failure> {
             ));
         }
     }
+    check_program(&root, &spec.process)?;
     let seccomp = if spec.seccomp.is_empty() {
         Mode::Off
     } else {
@@ -188,6 +191,13 @@ fn create(spec: ContainerSpec) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Groups as `setgroups(2)` keeps them.
+fn sorted(groups: &[u32]) -> Vec<u32> {
+    let mut groups = groups.to_vec();
+    groups.sort_unstable();
+    groups
+}
+
 fn creds_of(spec: &ProcessSpec) -> Creds {
     Creds {
         uid: spec.uid,
@@ -198,7 +208,7 @@ fn creds_of(spec: &ProcessSpec) -> Creds {
         egid: spec.gid,
         sgid: spec.gid,
         fsgid: spec.gid,
-        groups: Arc::new(spec.groups.clone()),
+        groups: Arc::new(sorted(&spec.groups)),
         caps: spec.caps,
         securebits: 0,
         no_new_privs: spec.no_new_privs,
@@ -239,7 +249,8 @@ fn try_start(container: &Arc<Container>, id: ExecId, spec: &ProcessSpec) -> Resu
             String::from("the container's process was started already"),
         ));
     }
-    if id != ExecId::INIT && (table::process(INIT).is_none() || ENDED.lock().is_some()) {
+    // Before init there are the hooks that run inside.
+    if id != ExecId::INIT && ENDED.lock().is_some() {
         return Err(Failure(
             Errno::ESRCH,
             String::from("the container is not running"),
@@ -264,8 +275,11 @@ fn try_start(container: &Arc<Container>, id: ExecId, spec: &ProcessSpec) -> Resu
     }
     let umask = if spec.umask == u32::MAX { 0o022 } else { spec.umask };
     let fs = FsContext::new(container.root.clone(), container.root.clone(), umask);
-    let pid = table::allocate_id()
-        .map_err(|e| Failure(e, String::from("the container's pids limit is reached")))?;
+    let pid = match id {
+        ExecId::INIT => table::allocate_init(),
+        _ => table::allocate_id(),
+    };
+    let pid = pid.map_err(|e| Failure(e, String::from("the container's pids limit is reached")))?;
     let session = Arc::new(Session {
         sid: pid,
         tty: SpinLock::new(None),
@@ -280,6 +294,7 @@ fn try_start(container: &Arc<Container>, id: ExecId, spec: &ProcessSpec) -> Resu
         rlimits_of(spec),
     );
     *process.exec_id.lock() = Some(id);
+    process.oom_score_adj.store(spec.oom_score_adj, Ordering::Relaxed);
     let process = Arc::new(process);
     if let Some(tty) = tty {
         job::take(&tty, &process, &session);
@@ -377,32 +392,66 @@ fn load(task: &Arc<Task>, regs: &mut UserContext, spec: &ProcessSpec) -> Result<
     crate::fs::change_dir(task, &spec.cwd)
         .map_err(|e| Failure(e, format!("process.cwd: cannot change to {cwd:?}: {e}")))?;
     let name = spec.args.first().cloned().unwrap_or_default();
-    let shown = String::from_utf8_lossy(&name).into_owned();
-    let (path, file) = find_program(task, &name, &spec.env)
-        .map_err(|e| Failure(e, format!("exec: {shown:?}: {}", explain(e))))?;
-    let program = exec::prepare(task, file, &path, spec.args.clone(), spec.env.clone())
-        .map_err(|e| Failure(e, format!("exec: {shown:?}: {}", explain(e))))?;
-    exec::run(task, regs, program).map_err(|e| Failure(e, format!("exec: {shown:?}: {}", explain(e))))
+    let wrong = |e| {
+        let shown = String::from_utf8_lossy(&name);
+        Failure(e, format!("exec: {shown:?}: {}", explain(e)))
+    };
+    let mut env = spec.env.clone();
+    crate::loader::home::complete(&mut env, &task.fs().root(), spec.uid);
+    let (path, file) = find_program(&task.fs(), &task.creds(), &name, &env)?;
+    let program = exec::prepare(task, file, &path, spec.args.clone(), env).map_err(wrong)?;
+    exec::run(task, regs, program).map_err(wrong)
 }
 
-/// What an exec error means, for a person.
+/// What an error of a program that is there means, for a person.
 fn explain(e: Errno) -> String {
     let text = match e {
-        Errno::ENOENT => {
-            "no such file or directory; the program or its ELF interpreter is not in the container"
-        }
-        Errno::EACCES => "permission denied; it is not an executable file",
-        Errno::ENOEXEC => "exec format error; it is no program of this architecture",
+        Errno::ENOENT => "no such file or directory: the ELF interpreter it names is not in the container",
+        Errno::EACCES => "permission denied",
+        Errno::ENOEXEC => "exec format error: it is no program of this architecture",
         Errno::ELOOP => "too many levels of symbolic links or script interpreters",
         other => return format!("{other}"),
     };
     String::from(text)
 }
 
-/// Finds the program as `execvp(3)` does, with PATH of the spec's environment.
-fn find_program(task: &Task, name: &[u8], env: &[Vec<u8>]) -> Result<(Vec<u8>, Arc<crate::fs::File>), Errno> {
+/// Looks for the container's program already when the container is created, where that needs no working directory.
+fn check_program(root: &Path, spec: &ProcessSpec) -> Result<(), Failure> {
+    let name = spec.args.first().cloned().unwrap_or_default();
+    if name.contains(&b'/') && !name.starts_with(b"/") {
+        return Ok(());
+    }
+    let fs = FsContext::new(root.clone(), root.clone(), 0);
+    find_program(&fs, &creds_of(spec), &name, &spec.env).map(drop)
+}
+
+/// Finds the program as `execvp(3)` does, with PATH of the spec's environment. The words are runc's, which engines look for.
+fn find_program(
+    fs: &FsContext,
+    creds: &Creds,
+    name: &[u8],
+    env: &[Vec<u8>],
+) -> Result<(Vec<u8>, Arc<crate::fs::File>), Failure> {
+    let open = |path: &[u8]| {
+        let file = crate::fs::open::open_exec(fs, creds, None, path, Flags::FOLLOW)?;
+        let st = file.ops().stat(&file)?;
+        let fits = st.mode & 0o170000 == 0o100000 && st.mode & 0o111 != 0;
+        if fits { Ok(file) } else { Err(Errno::EACCES) }
+    };
+    let shown = String::from_utf8_lossy(name);
     if name.contains(&b'/') {
-        return Ok((name.to_vec(), crate::fs::open_exec(task, name)?));
+        return match open(name) {
+            Ok(file) => Ok((name.to_vec(), file)),
+            Err(e @ (Errno::ENOENT | Errno::ENOTDIR)) => {
+                let why = if e == Errno::ENOENT {
+                    "no such file or directory"
+                } else {
+                    "not a directory"
+                };
+                Err(Failure(e, format!("exec: {shown:?}: stat {shown}: {why}")))
+            }
+            Err(e) => Err(Failure(e, format!("exec: {shown:?}: {}", explain(e)))),
+        };
     }
     let default: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let path = env
@@ -410,23 +459,16 @@ fn find_program(task: &Task, name: &[u8], env: &[Vec<u8>]) -> Result<(Vec<u8>, A
         .rev()
         .find_map(|e| e.strip_prefix(b"PATH=".as_slice()))
         .unwrap_or(default);
-    let mut error = Errno::ENOENT;
     for dir in path.split(|b| *b == b':').filter(|d| !d.is_empty()) {
         let mut full = dir.to_vec();
         full.push(b'/');
         full.extend_from_slice(name);
-        let opened = crate::fs::open_exec(task, &full).and_then(|f| {
-            let st = f.ops().stat(&f)?;
-            let fits = st.mode & 0o170000 == 0o100000 && st.mode & 0o111 != 0;
-            if fits { Ok(f) } else { Err(Errno::EACCES) }
-        });
-        match opened {
-            Ok(f) => return Ok((full, f)),
-            Err(Errno::EACCES) => error = Errno::EACCES,
-            Err(_) => {}
+        if let Ok(file) = open(&full) {
+            return Ok((full, file));
         }
     }
-    Err(error)
+    let why = "executable file not found in $PATH";
+    Err(Failure(Errno::ENOENT, format!("exec: {shown:?}: {why}")))
 }
 
 fn by_exec_id(id: ExecId) -> Option<Arc<Process>> {
@@ -477,7 +519,7 @@ pub fn out_of_memory() {
         let mm = p.tasks.lock().first().and_then(|t| t.mm());
         let size = mm.map_or(0, |m| m.vmas.lock().total());
         let adj = i64::from(p.oom_score_adj.load(Ordering::Relaxed));
-        let limit = hal::boot::info().memory_limit.min(1 << 40) as i64;
+        let limit = crate::limits::memory().min(1 << 40) as i64;
         (size as i64).saturating_add(limit / 1000 * adj)
     };
     let candidates = table::processes()

@@ -10,6 +10,7 @@ pub mod control;
 pub mod fs;
 pub mod ipc;
 pub mod kernel;
+pub mod limits;
 pub mod loader;
 mod metrics;
 pub mod mm;

@@ -59,6 +59,8 @@ pub struct ProcessSpec {
     pub rlimits: Vec<Rlimit>,
     /// no_new_privs.
     pub no_new_privs: bool,
+    /// Readiness to be killed when memory runs out, -1000 … 1000.
+    pub oom_score_adj: i32,
     /// The process gets a terminal: the first handle is it, and it becomes the controlling one.
     pub terminal: bool,
     /// Terminal rows and columns; 0 = unknown.
@@ -208,6 +210,13 @@ pub enum Command {
     Processes,
     /// Tell the kernel's own figures. Answer: [`Event::Metrics`].
     Metrics,
+    /// The container's limits are others from now on; 0 leaves one as it is, `u64::MAX` lifts it.
+    Limits {
+        /// Bytes of memory.
+        memory: u64,
+        /// Tasks.
+        pids: u64,
+    },
 }
 
 /// A process as `quark ps` shows it.
@@ -295,6 +304,7 @@ fn put_process(w: &mut Writer, p: &ProcessSpec) {
         w.u32(r.resource).u64(r.soft).u64(r.hard);
     });
     w.u8(p.no_new_privs as u8)
+        .u32(p.oom_score_adj as u32)
         .u8(p.terminal as u8)
         .u32(p.rows)
         .u32(p.cols);
@@ -335,6 +345,7 @@ fn get_process(r: &mut Reader<'_>) -> Result<ProcessSpec, WireError> {
             })
         })?,
         no_new_privs: get_bool(r)?,
+        oom_score_adj: r.u32()? as i32,
         terminal: get_bool(r)?,
         rows: r.u32()?,
         cols: r.u32()?,
@@ -394,6 +405,9 @@ impl Command {
             Command::Metrics => {
                 w.u32(8);
             }
+            Command::Limits { memory, pids } => {
+                w.u32(9).u64(*memory).u64(*pids);
+            }
         }
         w.finish()
     }
@@ -450,6 +464,10 @@ impl Command {
             6 => Command::OutOfMemory,
             7 => Command::Processes,
             8 => Command::Metrics,
+            9 => Command::Limits {
+                memory: r.u64()?,
+                pids: r.u64()?,
+            },
             _ => return Err(WireError::Range),
         };
         r.end()?;

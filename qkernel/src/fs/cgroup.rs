@@ -193,7 +193,7 @@ pub fn new_root() -> InodeRef {
     t.text("memory.high", "max\n");
     t.text("memory.low", "0\n");
     t.file("memory.max", || {
-        let v = boot::info().memory_limit;
+        let v = crate::limits::memory();
         limit(if v == u64::MAX { v } else { v & !(PAGE_SIZE - 1) })
     });
     t.text("memory.min", "0\n");
@@ -209,7 +209,7 @@ pub fn new_root() -> InodeRef {
         Ok(format!("{}\n", table::task_count()).into_bytes())
     });
     t.text("pids.events", "max 0\n");
-    t.file("pids.max", || limit(boot::info().pids_limit));
+    t.file("pids.max", || limit(crate::limits::pids()));
     t.file("pids.peak", || {
         Ok(format!("{}\n", table::task_count()).into_bytes())
     });

@@ -2,4 +2,5 @@
 
 mod elf;
 pub mod exec;
+pub mod home;
 mod stack;

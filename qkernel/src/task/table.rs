@@ -1,5 +1,6 @@
 //! Pids, and finding processes by them.
 
+use crate::signal::send::INIT;
 use crate::task::{Process, Task};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -36,10 +37,11 @@ pub static TREE: SpinLock<()> = SpinLock::new(());
 /// EAGAIN at the container's pids limit.
 pub fn allocate_id() -> Result<u32, Errno> {
     let mut t = TABLE.lock();
-    if t.count >= hal::boot::info().pids_limit.min(u64::from(PID_MAX) / 2) {
+    if t.count >= limit() {
         return Err(Errno::EAGAIN);
     }
-    let mut id = t.last;
+    // Init's number is init's, also for what runs before it.
+    let mut id = t.last.max(INIT);
     loop {
         id = if id + 1 >= PID_MAX { 300 } else { id + 1 };
         if !t.tasks.contains_key(&id) && !t.processes.contains_key(&id) && !group_in_use(&t, id) {
@@ -49,6 +51,24 @@ pub fn allocate_id() -> Result<u32, Errno> {
     t.last = id;
     t.count += 1;
     Ok(id)
+}
+
+/// Takes init's number, which is given once.
+///
+/// # Errors
+/// EAGAIN at the container's pids limit.
+pub fn allocate_init() -> Result<u32, Errno> {
+    let mut t = TABLE.lock();
+    if t.count >= limit() {
+        return Err(Errno::EAGAIN);
+    }
+    t.last = t.last.max(INIT);
+    t.count += 1;
+    Ok(INIT)
+}
+
+fn limit() -> u64 {
+    crate::limits::pids().min(u64::from(PID_MAX) / 2)
 }
 
 fn group_in_use(t: &Table, id: u32) -> bool {

@@ -22,6 +22,9 @@ pub enum Error {
         /// Why.
         source: OsError,
     },
+    /// systemd did not help.
+    #[error(transparent)]
+    Systemd(#[from] super::systemd::Error),
     /// A host call failed.
     #[error(transparent)]
     Os(#[from] OsError),

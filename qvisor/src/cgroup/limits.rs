@@ -9,7 +9,7 @@ use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
 use std::path::Path;
 
 /// Tasks beyond the container's own that a sandbox needs: the host side's threads, the guest kernel's helpers.
-const EXTRA_PIDS: i64 = 64;
+pub const EXTRA_PIDS: i64 = 64;
 /// What guest kernel and host side themselves may use before the container's limit counts as reached, bytes.
 const KERNEL_ALLOWANCE: u64 = 16 << 20;
 
@@ -205,7 +205,7 @@ fn apply_memory(w: &Writer<'_>, m: &LinuxMemory) -> Result<(), Error> {
 }
 
 /// Version 2's weight (1–10000, 100 by default) of version 1's shares (2–262144, 1024 by default).
-fn weight_of_shares(shares: u64) -> u64 {
+pub fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 

@@ -8,7 +8,7 @@ use crate::error::{Context, OsError};
 use rustix::event::EventfdFlags;
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What a look at the sandbox's memory found.
@@ -39,35 +39,36 @@ pub struct MemoryWatch {
 impl MemoryWatch {
     /// Watches the memory cgroup among `paths` for a container that may use `limit` bytes; `None` without one.
     pub fn new(paths: &[PathBuf], limit: u64) -> Result<Option<Self>, OsError> {
-        let (threshold, wall) = (memory_threshold(limit), memory_wall(limit));
-        for path in paths {
-            let v1 = path.join("memory.usage_in_bytes").exists();
-            if !v1 && !path.join("memory.events").exists() {
-                continue;
-            }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let dir = rustix::fs::open(path, flags, Mode::empty()).at("open", path)?;
-            let event = if v1 {
-                let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-                    .doing("make an eventfd")?;
-                let usage = open(&dir, "memory.usage_in_bytes", OFlags::RDONLY).at("open", path)?;
-                let order = format!("{} {} {threshold}", event.as_raw_fd(), usage.as_raw_fd());
-                let control = open(&dir, "cgroup.event_control", OFlags::WRONLY).at("open", path)?;
-                rustix::io::write(&control, order.as_bytes()).at("watch memory of", path)?;
-                event
-            } else {
-                open(&dir, "memory.events", OFlags::RDONLY).at("open", path)?
-            };
-            return Ok(Some(Self {
-                dir,
-                event,
-                v1,
-                threshold,
-                wall,
-                asked: None,
-            }));
+        match memory_directory(paths)? {
+            Some(dir) => Self::open(dir, limit).map(Some),
+            None => Ok(None),
         }
-        Ok(None)
+    }
+
+    /// Watches the memory cgroup whose directory is `dir`.
+    pub fn open(dir: OwnedFd, limit: u64) -> Result<Self, OsError> {
+        let (threshold, wall) = (memory_threshold(limit), memory_wall(limit));
+        let at = Path::new("the memory cgroup");
+        let usage = open(&dir, "memory.usage_in_bytes", OFlags::RDONLY);
+        let v1 = usage.is_ok();
+        let event = if let Ok(usage) = usage {
+            let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+                .doing("make an eventfd")?;
+            let order = format!("{} {} {threshold}", event.as_raw_fd(), usage.as_raw_fd());
+            let control = open(&dir, "cgroup.event_control", OFlags::WRONLY).at("open", at)?;
+            rustix::io::write(&control, order.as_bytes()).at("watch", at)?;
+            event
+        } else {
+            open(&dir, "memory.events", OFlags::RDONLY).at("open", at)?
+        };
+        Ok(Self {
+            dir,
+            event,
+            v1,
+            threshold,
+            wall,
+            asked: None,
+        })
     }
 
     /// What to wait on: readable (version 1) or an exceptional condition (version 2).
@@ -142,6 +143,31 @@ impl MemoryWatch {
         }
     }
 
+    /// Ends this process by the host's out-of-memory killer, as the whole container would have ended under a runtime
+    /// without a guest kernel: the cgroup's own event is all that engines learn of the reason by. Comes back where that
+    /// does not happen. To be called when the guest is gone.
+    pub fn end_as_the_host_would(&self) {
+        let (limit, usage) = if self.v1 {
+            ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        } else {
+            ("memory.max", "memory.current")
+        };
+        // Memory that this process may still take before it is over.
+        const ROOM: u64 = 4 << 20;
+        let Some(usage) = self.number(usage) else { return };
+        let Ok(file) = open(&self.dir, limit, OFlags::WRONLY) else {
+            return;
+        };
+        if rustix::io::write(&file, (usage + ROOM).to_string().as_bytes()).is_err() {
+            return;
+        }
+        let mut taken = Vec::new();
+        while (taken.len() as u64) < 16 * ROOM {
+            taken.extend([1u8; 4096]);
+            std::hint::black_box(&mut taken);
+        }
+    }
+
     fn read(&self, name: &str) -> Option<String> {
         let file = open(&self.dir, name, OFlags::RDONLY).ok()?;
         let mut text = vec![0u8; 8192];
@@ -153,6 +179,18 @@ impl MemoryWatch {
     fn number(&self, name: &str) -> Option<u64> {
         self.read(name)?.trim().parse().ok()
     }
+}
+
+/// Opens the memory cgroup among `paths`, if there is one.
+pub fn memory_directory(paths: &[PathBuf]) -> Result<Option<OwnedFd>, OsError> {
+    let files = ["memory.usage_in_bytes", "memory.events"];
+    let Some(path) = paths.iter().find(|p| files.iter().any(|f| p.join(f).exists())) else {
+        return Ok(None);
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+        .at("open", path)
+        .map(Some)
 }
 
 fn open(dir: &OwnedFd, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {

@@ -1,11 +1,14 @@
 //! The container's cgroup, written directly: version 1, version 2 and the hybrid of both.
 
+mod dbus;
 mod hierarchy;
 mod limits;
 mod memory;
+pub mod stats;
+pub mod systemd;
 
 pub use hierarchy::Error;
-pub use memory::{MemoryWatch, Verdict};
+pub use memory::{MemoryWatch, Verdict, memory_directory};
 
 use crate::error::Context;
 use hierarchy::{Hierarchy, Version};
@@ -98,6 +101,14 @@ impl Cgroup {
     pub fn remove(&self) -> Result<(), Error> {
         remove(&self.paths())
     }
+}
+
+/// Whether the unified hierarchy has the controllers here, and not version 1's.
+pub fn is_unified() -> Result<bool, Error> {
+    let hierarchies = hierarchy::of_this_process()?;
+    let old =
+        |h: &Hierarchy| h.version == Version::V1 && h.controllers.iter().any(|c| !c.starts_with("name="));
+    Ok(!hierarchies.iter().any(old))
 }
 
 /// Sets limits on the cgroup recorded as `paths`: `quark update`.

@@ -103,6 +103,7 @@ pub fn create_spec(
         bundle,
         spec,
         overlay,
+        systemd_cgroup: global.systemd_cgroup,
         platform: global.platform,
         engine: global.engine,
         console,

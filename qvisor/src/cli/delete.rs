@@ -1,6 +1,7 @@
 //! `quark delete`: removes a container and whatever a killed sandbox may have left behind.
 
 use super::{Error, Global};
+use crate::cgroup::systemd::Unit;
 use crate::runtime::hooks;
 use crate::runtime::state::{ContainerDir, Status, process_start};
 use crate::{cgroup, sys};
@@ -34,6 +35,9 @@ pub fn destroy(dir: &ContainerDir) -> Result<(), Error> {
         }
         // The jail dies with the sandbox process; the cgroup tells if something did not.
         cgroup::kill_all(&record.cgroups);
+        if let Some(unit) = &record.unit {
+            Unit::named(unit).stop();
+        }
         cgroup::remove(&record.cgroups)?;
         if let Ok(spec) = dir.spec()
             && let Some(list) = spec.hooks().as_ref().and_then(|h| h.poststop().as_ref())

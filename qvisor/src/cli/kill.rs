@@ -37,6 +37,11 @@ pub fn main(global: &Global, args: Args) -> Result<i32, Error> {
         Status::Paused if signo == libc::SIGKILL as u32 => {
             crate::cgroup::set_frozen(&record.cgroups, false)?;
         }
+        // A frozen sandbox takes the word when it is thawed, and answers nobody until then.
+        Status::Paused => {
+            Client::connect(&dir)?.send(&Request::Signal { signo, all: args.all }, &[])?;
+            return Ok(0);
+        }
         _ => {}
     }
     let told = Client::connect(&dir).and_then(|c| c.ask(&Request::Signal { signo, all: args.all }, &[]));

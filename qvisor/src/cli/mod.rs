@@ -4,6 +4,7 @@ mod check;
 mod create;
 mod delete;
 mod do_;
+mod events;
 mod exec;
 mod features;
 mod foreground;
@@ -85,7 +86,7 @@ pub struct Global {
     /// Log more
     #[arg(long, global = true)]
     debug: bool,
-    /// Manage cgroups through systemd (not supported)
+    /// Have systemd make the cgroups; linux.cgroupsPath is SLICE:PREFIX:NAME
     #[arg(long, global = true)]
     systemd_cgroup: bool,
     /// For callers that pass it; what it would change is decided by who calls
@@ -153,6 +154,8 @@ enum Command {
     Ps(ps::Args),
     /// Tell figures of a container's guest kernel
     Metrics(metrics::Args),
+    /// Tell what a container uses, and when its memory runs out
+    Events(events::Args),
     /// Freeze a container
     Pause(pause::Args),
     /// Let a frozen container go on
@@ -198,13 +201,6 @@ pub fn main() -> u8 {
         }
     };
     logging::init(log, global.json(), global.log_level());
-    if global.systemd_cgroup {
-        return fail(
-            global,
-            "--systemd-cgroup is not supported: use the cgroupfs driver",
-            1,
-        );
-    }
     let failure_code = if matches!(arguments.command, Command::Exec(_)) {
         255
     } else {
@@ -235,6 +231,7 @@ fn dispatch(global: &Global, command: Command) -> Result<i32, Error> {
         Command::Delete(args) => delete::main(global, args),
         Command::List(args) => list::main(global, args),
         Command::Exec(args) => exec::main(global, args),
+        Command::Events(args) => events::main(global, args),
         Command::Ps(args) => ps::main(global, args),
         Command::Metrics(args) => metrics::main(global, args),
         Command::Pause(args) => pause::main(global, args, true),

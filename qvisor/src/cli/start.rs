@@ -2,10 +2,14 @@
 
 use super::{Error, Global};
 use crate::runtime::hooks;
-use crate::runtime::state::{ContainerDir, Record, Status};
+use crate::runtime::state::{ContainerDir, Record, Status, process_start};
 use crate::sandbox::client::Client;
 use crate::sandbox::protocol::Request;
 use oci_spec::runtime::Spec;
+use std::time::{Duration, Instant};
+
+/// How long a sandbox whose program could not be started may take to end.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Options.
 #[derive(clap::Args)]
@@ -28,7 +32,15 @@ pub fn start(dir: &ContainerDir, record: &Record, spec: &Spec) -> Result<(), Err
             ));
         }
     }
-    Client::connect(dir)?.ask(&Request::Start, &[])?;
+    let asked = Client::connect(dir).and_then(|client| client.ask(&Request::Start, &[]));
+    if let Err(e) = asked {
+        // Engines delete what failed to start at once, and may only delete what has ended.
+        let until = Instant::now() + PATIENCE;
+        while process_start(record.pid) == Some(record.pid_start) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        return Err(e.into());
+    }
     if let Some(list) = spec.hooks().as_ref().and_then(|h| h.poststart().as_ref()) {
         let state = hooks::state_document(record, Status::Running);
         for hook in list {

@@ -147,6 +147,7 @@ pub fn to_guest(process: &Process) -> Result<ProcessSpec, Error> {
         caps,
         rlimits,
         no_new_privs: process.no_new_privileges().unwrap_or(false),
+        oom_score_adj: process.oom_score_adj().unwrap_or(0),
         terminal: process.terminal().unwrap_or(false),
         rows: size.map_or(0, |b| b.height().min(u16::MAX.into()) as u32),
         cols: size.map_or(0, |b| b.width().min(u16::MAX.into()) as u32),

@@ -113,9 +113,9 @@ pub struct Record {
     /// The bundle's annotations.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
-    /// `create --no-new-keyring` and such, kept for `state`.
-    #[serde(default)]
-    pub detached: bool,
+    /// The systemd unit that is its cgroup, if systemd made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<String>,
 }
 
 /// Whether `id` may name a container.
@@ -343,7 +343,7 @@ mod tests {
             platform: "process".into(),
             cgroups: Vec::new(),
             annotations: BTreeMap::new(),
-            detached: false,
+            unit: None,
         }
     }
 

@@ -2,7 +2,7 @@
 //! takes nothing from the container's confinement, accepted with a warning. Nothing is dropped silently.
 
 use crate::seccomp;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Spec};
 
 /// A configuration that cannot be honoured; the text begins with the JSON path.
 #[derive(Debug, thiserror::Error)]
@@ -57,13 +57,6 @@ pub fn check(spec: &Spec) -> Result<Vec<String>, Error> {
     }
     if spec.domainname().as_ref().is_some_and(|n| n.len() > 64) {
         return refuse("domainname", "is longer than 64 bytes");
-    }
-    let inside = spec.hooks().as_ref().and_then(|h| h.start_container().as_ref());
-    if inside.is_some_and(|list| !list.is_empty()) {
-        return refuse(
-            "hooks.startContainer",
-            "is not supported: these programs run inside, and the guest kernel starts nothing before the container's own",
-        );
     }
     check_process(spec, &mut warnings)?;
     for mount in spec.mounts().iter().flatten() {
@@ -213,33 +206,39 @@ fn check_linux(spec: &Spec, warnings: &mut Vec<String>) -> Result<(), Error> {
             );
         }
     }
-    if let Some(resources) = linux.resources() {
-        if resources
-            .network()
-            .as_ref()
-            .is_some_and(|n| n.class_id().is_some() || n.priorities().is_some())
-        {
-            return refuse("linux.resources.network", "is not supported");
-        }
-        if resources.rdma().as_ref().is_some_and(|r| !r.is_empty()) {
-            return refuse("linux.resources.rdma", "is not supported");
-        }
-        if let Some(memory) = resources.memory()
-            && memory.disable_oom_killer() == Some(true)
-        {
-            return refuse(
-                "linux.resources.memory.disableOOMKiller",
-                "is not supported: the guest's own \
-                     out-of-memory killer must act before the host's",
-            );
-        }
-        if let Some(cpu) = resources.cpu()
-            && (cpu.realtime_runtime().is_some_and(|v| v != 0)
-                || cpu.realtime_period().is_some_and(|v| v != 0))
-        {
-            return refuse("linux.resources.cpu.realtimeRuntime", "is not supported");
-        }
+    match linux.resources() {
+        Some(resources) => check_resources(resources),
+        None => Ok(()),
     }
+}
+
+/// Checks limits; also those of `update`.
+pub fn check_resources(resources: &LinuxResources) -> Result<(), Error> {
+    if resources
+        .network()
+        .as_ref()
+        .is_some_and(|n| n.class_id().is_some() || n.priorities().is_some())
+    {
+        return refuse("linux.resources.network", "is not supported");
+    }
+    if resources.rdma().as_ref().is_some_and(|r| !r.is_empty()) {
+        return refuse("linux.resources.rdma", "is not supported");
+    }
+    if let Some(memory) = resources.memory()
+        && memory.disable_oom_killer() == Some(true)
+    {
+        return refuse(
+            "linux.resources.memory.disableOOMKiller",
+            "is not supported: the guest's own \
+                 out-of-memory killer must act before the host's",
+        );
+    }
+    if let Some(cpu) = resources.cpu()
+        && (cpu.realtime_runtime().is_some_and(|v| v != 0) || cpu.realtime_period().is_some_and(|v| v != 0))
+    {
+        return refuse("linux.resources.cpu.realtimeRuntime", "is not supported");
+    }
+
     Ok(())
 }
 

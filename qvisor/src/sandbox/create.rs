@@ -4,6 +4,7 @@
 use super::order::{Answer, GO, Order};
 use super::{Error, socket};
 use crate::cgroup::Cgroup;
+use crate::cgroup::systemd::Unit;
 use crate::error::{Context, OsError};
 use crate::runtime::hooks;
 use crate::runtime::state::{ContainerDir, Record, Status, now_rfc3339, process_start};
@@ -30,6 +31,8 @@ pub struct Request<'a> {
     pub spec: Spec,
     /// The root becomes an overlay in memory.
     pub overlay: bool,
+    /// systemd makes the cgroup.
+    pub systemd_cgroup: bool,
     /// The machine asked for.
     pub platform: vm::Request,
     /// Who does the data operations of a `kvm` guest.
@@ -105,6 +108,12 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
     dir.set_spec(&spec)?;
     let linux = spec.linux().as_ref();
     let at = linux.and_then(|l| l.cgroups_path().as_deref());
+    let unit = match request.systemd_cgroup {
+        true => Some(Unit::of(at, request.id).map_err(crate::cgroup::Error::from)?),
+        false => None,
+    };
+    let unit_path = unit.as_ref().map(Unit::path);
+    let at = unit_path.as_deref().or(at);
     let limits = linux.and_then(|l| l.resources().as_ref());
     // Until there is a sandbox process, ours stands for it: should it be killed before then, what it made is on record.
     let own = rustix::process::getpid().as_raw_nonzero().get();
@@ -124,10 +133,12 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
             .unwrap_or_default()
             .into_iter()
             .collect(),
-        detached: false,
+        unit: unit.as_ref().map(|u| u.name.clone()),
     };
     dir.set_record(&record)?;
-    let cgroup = undo.cgroup.insert(Cgroup::create(at, request.id, limits)?);
+    if unit.is_none() {
+        undo.cgroup = Some(Cgroup::create(at, request.id, limits)?);
+    }
 
     let (sync, child_sync) = socket::message_pair().doing("make the start-up channel")?;
     let hooks = spec.hooks().as_ref();
@@ -146,7 +157,7 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
         overlay: request.overlay,
         platform: choice.platform.to_string(),
         engine: request.engine,
-        cgroups: cgroup.paths(),
+        cgroups: record.cgroups.clone(),
         sync_fd: child_sync.as_raw_fd(),
         console_fd: console.as_ref().map(AsRawFd::as_raw_fd),
         preserve_fds: request.preserve_fds,
@@ -160,6 +171,17 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
     let child = undo.child.insert(spawn(&order_fd)?);
     drop((child_sync, console, log, order_fd));
     let pid = child.id() as i32;
+    if let Some(unit) = &unit {
+        // systemd makes the cgroup around the process; what it leaves out is made here.
+        let unified = crate::cgroup::is_unified()?;
+        let limits = order.spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+        unit.start(pid, limits, unified)
+            .map_err(crate::cgroup::Error::from)?;
+        undo.cgroup = Some(Cgroup::create(unit_path.as_deref(), &order.id, limits)?);
+    }
+    let Some(cgroup) = &undo.cgroup else {
+        return Err(Error::Protocol);
+    };
     cgroup.add(pid)?;
     record.pid = pid;
     record.pid_start = process_start(pid).unwrap_or(0);

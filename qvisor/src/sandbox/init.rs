@@ -1,5 +1,6 @@
 //! The sandbox process: `quark create` starts it, its pid is the container's, it ends with the container's exit code.
 
+use super::inside::InsideHook;
 use super::mounts;
 use super::order::{Answer, GO, Order};
 use super::server::{Parts, Server};
@@ -133,6 +134,17 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
             machine::start_kvm(kvm, kernel, boot, order.engine, container.0.process.caps.bounding)?
         }
     };
+    let inside = order
+        .spec
+        .hooks()
+        .as_ref()
+        .and_then(|h| h.start_container().as_ref());
+    let state = hooks::state_document(&record, Status::Created);
+    let start_hooks = inside
+        .into_iter()
+        .flatten()
+        .map(|hook| InsideHook::new(hook, &container.0.process, &state))
+        .collect();
     detach_stdio(&null)?;
     let sync = rustix::io::fcntl_dupfd_cloexec(sync, 3).doing("keep the start-up channel")?;
     let parts = Parts {
@@ -144,6 +156,7 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
         sync,
         terminal,
         memory,
+        start_hooks,
     };
     Server::new(parts, signals)
 }
@@ -167,7 +180,7 @@ fn record_of(order: &Order) -> Record {
             .unwrap_or_default()
             .into_iter()
             .collect(),
-        detached: false,
+        unit: None,
     }
 }
 

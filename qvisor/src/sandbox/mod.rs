@@ -3,6 +3,7 @@
 pub mod client;
 pub mod create;
 pub mod init;
+mod inside;
 pub mod jail;
 mod link;
 mod machine;

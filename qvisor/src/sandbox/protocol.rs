@@ -40,6 +40,15 @@ pub enum Request {
     Processes,
     /// Tell the guest kernel's own figures.
     Metrics,
+    /// Tell of every process that the guest kernel kills for lack of memory, until the connection is closed.
+    WatchMemory,
+    /// The container's limits are others from now on; with memory's comes the directory of its memory cgroup, if any.
+    Limits {
+        /// Bytes of memory; `u64::MAX`: none; 0: as it was.
+        memory: u64,
+        /// Tasks, likewise.
+        pids: u64,
+    },
 }
 
 /// A process of the container.
@@ -84,6 +93,8 @@ pub enum Response {
         /// Its exit code; 128 + the signal that ended it.
         code: i32,
     },
+    /// The guest kernel killed a process for lack of memory.
+    OutOfMemory,
     /// The processes.
     Processes {
         /// All of them.

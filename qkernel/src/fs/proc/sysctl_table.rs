@@ -5,7 +5,6 @@ use super::sysctl::Setting;
 use crate::kernel;
 use alloc::format;
 use alloc::string::{String, ToString};
-use hal::boot;
 use qlib::Errno;
 
 /// What a setting is.
@@ -61,7 +60,7 @@ fn uts_name(domain: bool, name: &str) -> Result<(), Errno> {
 }
 
 fn threads_max() -> String {
-    let limit = boot::info().pids_limit;
+    let limit = crate::limits::pids();
     limit.min(u64::from(crate::task::table::PID_MAX) / 2).to_string()
 }
 

@@ -2,6 +2,7 @@
 
 mod requests;
 
+use super::inside::InsideHook;
 use super::machine::Machine;
 use super::order::Answer;
 use super::protocol::Response;
@@ -17,6 +18,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
+use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
@@ -61,6 +63,8 @@ pub struct Parts {
     pub terminal: Option<OwnedFd>,
     /// Watches memory when it is limited.
     pub memory: Option<MemoryWatch>,
+    /// What runs inside before the container's program.
+    pub start_hooks: VecDeque<InsideHook>,
 }
 
 /// The server.
@@ -73,7 +77,10 @@ pub struct Server {
     connections: Vec<Connection>,
     next_exec: u32,
     memory_scarce: bool,
+    memory_ran_out: bool,
     killed: Option<Instant>,
+    /// The hook that runs inside now: its number, its program, until when it may.
+    hook: Option<(ExecId, String, Option<Instant>)>,
     init_status: Option<u32>,
     log_tail: Vec<u8>,
     log_partial: Vec<u8>,
@@ -95,7 +102,9 @@ impl Server {
             connections: Vec::new(),
             next_exec: 1,
             memory_scarce: false,
+            memory_ran_out: false,
             killed: None,
+            hook: None,
             init_status: None,
             log_tail: Vec::new(),
             log_partial: Vec::new(),
@@ -118,7 +127,9 @@ impl Server {
 
     fn timeout(&self) -> Option<Duration> {
         let left = |time: Duration| time.saturating_sub(self.since.elapsed()) + Duration::from_millis(1);
+        let until = |t: Instant| t.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
         let phase = match self.phase {
+            Phase::Created => self.hook.as_ref().and_then(|h| h.2).map(until),
             Phase::Booting | Phase::Creating => Some(left(BOOT_TIME)),
             Phase::Ending => Some(left(END_TIME)),
             _ => self
@@ -204,6 +215,17 @@ impl Server {
                 Some(self.end(Some("the guest kernel did not come up in time")))
             }
             Phase::Ending if self.since.elapsed() >= END_TIME => Some(self.end(None)),
+            Phase::Created => {
+                if self
+                    .hook
+                    .as_ref()
+                    .and_then(|h| h.2)
+                    .is_some_and(|t| t <= Instant::now())
+                {
+                    self.hook_failed("took longer than its timeout");
+                }
+                None
+            }
             Phase::Running if self.killed.is_some_and(|t| t.elapsed() >= KILL_TIME) => {
                 log::error!("the guest kernel does not answer SIGKILL: its machine is killed");
                 self.init_status = Some(libc::SIGKILL as u32);
@@ -288,7 +310,7 @@ impl Server {
         for connection in &self.connections {
             let response = match (connection.exec, connection.awaits) {
                 (Some(_), Awaits::Nothing) => Response::Exited { code: 137 },
-                (_, Awaits::Nothing) => continue,
+                (_, Awaits::Nothing | Awaits::Memory) => continue,
                 _ => Response::Error {
                     message: "the container stopped".to_owned(),
                     errno: libc::ESRCH,
@@ -297,6 +319,9 @@ impl Server {
             respond(connection, &response);
         }
         self.set_status(Status::Stopped, Some(code), reason);
+        if let (true, 137, Some(memory)) = (self.memory_ran_out, code, &self.parts.memory) {
+            memory.end_as_the_host_would();
+        }
         code
     }
 
@@ -459,6 +484,7 @@ impl Server {
                 self.set_status(Status::Created, None, None);
                 self.tell_creator(&Answer::Created);
             }
+            Event::Started { exec, .. } if self.is_hook(exec) => {}
             Event::Started { exec, pid } => {
                 if exec == ExecId::INIT {
                     self.enter(Phase::Running);
@@ -472,6 +498,19 @@ impl Server {
                         |c| c.exec == Some(exec) && c.awaits == Awaits::Start,
                         &Response::Started { pid },
                     );
+                }
+            }
+            Event::Failed { exec, message, .. } if self.is_hook(exec) => {
+                self.hook_failed(&String::from_utf8_lossy(&message));
+            }
+            Event::Exited { exec, status } if self.is_hook(exec) => {
+                self.hook = None;
+                let outcome = match exit_code(status) {
+                    0 => self.next_hook_or_start(),
+                    code => Err(format!("exit status {code}")),
+                };
+                if let Err(why) = outcome {
+                    self.hook_failed(&why);
                 }
             }
             Event::Failed { exec, errno, message } => self.on_failed(exec, errno, message),
@@ -504,8 +543,43 @@ impl Server {
                     .collect();
                 self.answer(|c| c.awaits == Awaits::Metrics, &Response::Metrics { list });
             }
-            Event::OomKilled { pid } => log::warn!("the guest kernel killed process {pid}: out of memory"),
+            Event::OomKilled { pid } => {
+                log::warn!("the guest kernel killed process {pid}: out of memory");
+                self.memory_ran_out = true;
+                for connection in self.connections.iter().filter(|c| c.awaits == Awaits::Memory) {
+                    respond(connection, &Response::OutOfMemory);
+                }
+            }
         }
+    }
+
+    fn is_hook(&self, exec: ExecId) -> bool {
+        self.hook.as_ref().is_some_and(|h| h.0 == exec)
+    }
+
+    /// Runs the next hook inside, or, when none is left, the container's program.
+    fn next_hook_or_start(&mut self) -> Result<(), String> {
+        let Some(hook) = self.parts.start_hooks.pop_front() else {
+            return self.command(&Command::Start, &[]);
+        };
+        let (path, until) = (hook.path.clone(), hook.timeout.map(|t| Instant::now() + t));
+        let exec = ExecId(self.next_exec);
+        self.hook = Some((exec, path, until));
+        let (program, fds) = hook.program().map_err(|e| e.to_string())?;
+        self.exec(program, &fds).map(drop)
+    }
+
+    /// A hook that fails ends the container before its program has run.
+    fn hook_failed(&mut self, why: &str) {
+        let path = self.hook.take().map(|h| h.1).unwrap_or_default();
+        let response = Response::Error {
+            message: format!("startContainer hook {path}: {why}"),
+            errno: 0,
+        };
+        self.answer(|c| c.exec.is_none() && c.awaits == Awaits::Start, &response);
+        self.init_status = Some(1 << 8);
+        let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
+        self.enter(Phase::Ending);
     }
 
     fn on_failed(&mut self, exec: ExecId, errno: i32, message: Vec<u8>) {

@@ -1,6 +1,7 @@
 //! The command line's requests: connections to the control socket, what each asks for and waits for.
 
 use super::{Phase, Server};
+use crate::cgroup::MemoryWatch;
 use crate::sandbox::protocol::{MAX_MESSAGE, ProcessInfo, Request, Response};
 use crate::sandbox::socket;
 use crate::sys;
@@ -18,6 +19,7 @@ pub(super) enum Awaits {
     Start,
     Processes,
     Metrics,
+    Memory,
 }
 
 /// A connection to the control socket.
@@ -107,8 +109,8 @@ impl Server {
                 }
                 // The terminal got its size after the process was described: a program must see it from its first call.
                 self.pass_size_on();
-                self.command(&Command::Start, &[])?;
                 self.connections[index].awaits = Awaits::Start;
+                self.next_hook_or_start()?;
                 Ok(None)
             }
             Request::Exec {
@@ -171,10 +173,30 @@ impl Server {
                 self.command(&Command::Metrics, &[])?;
                 Ok(None)
             }
+            Request::WatchMemory => {
+                self.connections[index].awaits = Awaits::Memory;
+                Ok(None)
+            }
+            Request::Limits { memory, pids } => {
+                if !matches!(self.phase, Phase::Created | Phase::Running) {
+                    return Err("container not running".to_owned());
+                }
+                if let Some(limit) = Some(memory).filter(|l| *l != 0) {
+                    self.parts.memory = match fds.into_iter().next() {
+                        Some(dir) if limit != u64::MAX => {
+                            Some(MemoryWatch::open(dir, limit).map_err(|e| e.to_string())?)
+                        }
+                        _ => None,
+                    };
+                    self.memory_scarce = false;
+                }
+                self.command(&Command::Limits { memory, pids }, &[])?;
+                Ok(Some(Response::Done))
+            }
         }
     }
 
-    fn exec(&mut self, spec: ProcessSpec, fds: &[OwnedFd]) -> Result<ExecId, String> {
+    pub(super) fn exec(&mut self, spec: ProcessSpec, fds: &[OwnedFd]) -> Result<ExecId, String> {
         let exec = ExecId(self.next_exec);
         self.next_exec += 1;
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();

@@ -1,0 +1,136 @@
+"""A nest: network, mount and process namespaces in which the container engines of the distribution run for a test.
+
+Nothing the engines make (bridges, firewall rules, mounts, orphans) is seen outside, and all of it goes when the nest does."""
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+
+import bundle
+import process
+from report import Failure, Skip, check
+
+# The first process of the nest: it reaps orphans, and ends the daemons in order when its stdin closes.
+INIT = """
+mount -t tmpfs none /run
+ip link set lo up
+echo up
+while read -r line; do eval "$line"; done
+for job in $(jobs -p); do kill -TERM $job; done
+wait
+"""
+
+
+class Nest:
+    """Namespaces and a scratch directory; `script` runs a line of shell in them."""
+
+    def __init__(self, quark, flags):
+        if os.geteuid() != 0:
+            raise Skip("engines are tested as root: run as root", installable=False)
+        self.dir = tempfile.mkdtemp(prefix="e.", dir="/tmp")
+        os.chmod(self.dir, 0o755)
+        self.name = "quark-test-" + os.path.basename(self.dir)[2:]
+        self.quark = os.path.join(self.dir, "quark")
+        with open(self.quark, "w", encoding="utf-8") as f:
+            f.write(f"#!/bin/sh\nexec {quark} {' '.join(flags)} \"$@\"\n")
+        os.chmod(self.quark, 0o755)
+        self.p = subprocess.Popen(
+            ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
+             "bash", "-c", INIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=dict(os.environ, TMPDIR="/tmp"), start_new_session=True)
+        process.running.add(self.p)
+        check(self.p.stdout.readline() == "up\n", "the nest's namespaces cannot be made")
+        self.init = next(iter(process.children(self.p.pid)))
+
+    def daemon(self, line, log):
+        """Starts a daemon in the nest."""
+        self.p.stdin.write(f"{line} >>{self.dir}/{log} 2>&1 </dev/null &\n")
+        self.p.stdin.flush()
+
+    def enter(self, *words):
+        return ["nsenter", "-t", str(self.init), "-m", "-n", "-p", *words]
+
+    def script(self, text, timeout=60, stdin=b"", **env):
+        """Runs shell in the nest, stderr among stdout; gives (exit status, output)."""
+        command = self.enter("bash", "-c", text)
+        p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             cwd=self.dir, env=dict(os.environ, **env), start_new_session=True)
+        try:
+            out, _ = p.communicate(stdin, timeout)
+            return p.returncode, out.decode("utf-8", "replace")
+        except subprocess.TimeoutExpired:
+            process.kill_all(list(process.descendants(p.pid)) + [p.pid])
+            out, _ = p.communicate()
+            return 124, out.decode("utf-8", "replace") + f"\n(timed out after {timeout} s)"
+
+    def wait(self, text, timeout=60):
+        """Repeats a script until it succeeds."""
+        end = time.monotonic() + timeout
+        while True:
+            rc, out = self.script(text, 20)
+            if rc == 0:
+                return out
+            if time.monotonic() > end:
+                raise Failure(f"not within {timeout} s: {text}\n{out}\n{self.logs()}")
+            time.sleep(0.2)
+
+    def logs(self):
+        found = ""
+        for name in sorted(os.listdir(self.dir)):
+            if name.endswith(".log"):
+                with open(os.path.join(self.dir, name), encoding="utf-8", errors="replace") as f:
+                    found += f"--- {name}\n{f.read()[-3000:]}\n"
+        return found
+
+    def image(self):
+        """The busybox root file system as a tar file for `import`."""
+        path = os.path.join(self.dir, "busybox.tar")
+        if not os.path.exists(path):
+            subprocess.run(["tar", "-C", bundle.busybox(), "--exclude=./.complete", "-cf", path, "."], check=True)
+        return path
+
+    def processes(self):
+        """Command lines of what runs in the nest, by pid there."""
+        _, out = self.script("ps -eo pid=,args=")
+        return [line.strip() for line in out.splitlines()]
+
+    def remains(self, daemons, directories):
+        """What is left of containers once every one is removed: processes but for `daemons`, state below `directories`, cgroups,
+        mounts."""
+        known = ("bash -c", "ps -eo", "bash ", *daemons)
+        alive = [p for p in self.processes() if not p.split(None, 1)[-1].startswith(known) and not p.endswith("<defunct>")]
+        _, state = self.script(f"find {directories} -mindepth 2 -maxdepth 4 2>/dev/null | grep -E '/([0-9a-f]{{64}}|t[rq][0-9]+)$'")
+        found = [f"process {p}" for p in alive] + [f"state {f}" for f in state.splitlines()]
+        for root, dirs, _ in os.walk("/sys/fs/cgroup"):
+            if os.path.basename(root) == self.name:
+                found += [f"cgroup {root}/{d}" for d in dirs]
+        _, out = self.script("grep -E '/(overlay2/[0-9a-f]+/merged|rootfs|mnt) ' /proc/self/mountinfo")
+        return found + [f"mount {line.split()[4]}" for line in out.splitlines() if self.dir in line]
+
+    def cgroups(self):
+        """Directories of the engines' cgroups, the deepest first."""
+        return [r for r, _, _ in os.walk("/sys/fs/cgroup", topdown=False) if f"/{self.name}/" in r + "/"]
+
+    def end(self):
+        """Ends the daemons and the namespaces; removes everything."""
+        # What is frozen does not die.
+        for directory in self.cgroups():
+            for file, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+                if os.path.exists(f"{directory}/{file}"):
+                    with open(f"{directory}/{file}", "w", encoding="utf-8") as f:
+                        f.write(word)
+        try:
+            self.p.stdin.close()
+            self.p.wait(20)
+        except (OSError, subprocess.TimeoutExpired):
+            process.kill_all(list(process.descendants(self.p.pid)) + [self.p.pid])
+            self.p.wait()
+        process.running.discard(self.p)
+        process.reap()
+        shutil.rmtree(self.dir, ignore_errors=True)
+        for directory in self.cgroups():
+            try:
+                os.rmdir(directory)
+            except OSError:
+                pass

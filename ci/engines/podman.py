@@ -1,0 +1,72 @@
+"""Podman: no daemon; conmon calls the runtime."""
+import os
+
+from compare import Case
+from nest import Nest
+from report import check
+
+PRELUDE = r"""
+case $RUNTIME in runc) BINARY=$(command -v runc) ;; *) BINARY=$QUARK ;; esac
+podman() { command podman $FLAGS --runtime $BINARY "$@"; }
+run() { podman run --network none "$@"; }
+until_ok() { for _ in $(seq 100); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done; echo "never: $*"; return 1; }
+export FLAGS BINARY
+B=localhost/busybox
+cd $DIR/$N
+"""
+
+CASES = [
+    Case("run --rm", "run --rm $B echo hi", "hi"),
+    Case("exit codes", "code() { \"$@\" >/dev/null 2>&1; echo $?; }; code run --rm $B sh -c 'exit 42'; code run --rm $B nosuch; code run --rm $B /etc/passwd; "
+         "code run --rm $B sh -c 'sleep 9 & kill -9 $!; wait $!'; code run --rm --nosuch $B", "42.127.126.137.125"),
+    Case("stdin, -d, logs, wait", "echo in | run -i --rm $B cat; run -d --name $N $B sh -c 'echo out; exit 5' >/dev/null; podman wait $N; podman logs $N", "in.5.out"),
+    Case("run -it", "script -qec \"podman $FLAGS --runtime $BINARY run --network none --rm -it $B sh -c 'tty; exit 3'\" /dev/null | tr -d '\\000'; echo rc=${PIPESTATUS[0]}", "pts.*rc=3"),
+    Case("exec", "run -d --name $N $B sleep 100 >/dev/null; podman exec $N echo hi; echo in | podman exec -i $N cat; podman exec -u 1000 -w /tmp -e A=1 $N sh -c 'id -u; pwd; echo $A'; "
+         "podman exec $N sh -c 'exit 6'; echo rc=$?; podman exec $N nosuch >/dev/null 2>&1; echo rc=$?", "hi.in.1000./tmp.1.rc=6.rc=127"),
+    Case("exec -t", "run -d --name $N $B sleep 100 >/dev/null; script -qec \"podman $FLAGS --runtime $BINARY exec -it $N tty\" /dev/null | tr -d '\\000'", "pts"),
+    Case("stop, kill, pause", "run -d --name $N $B sh -c 'trap \"exit 7\" TERM; while :; do sleep 0.1; done' >/dev/null; sleep 0.5; podman pause $N >/dev/null; podman inspect -f '{{.State.Status}}' $N; "
+         "podman unpause $N >/dev/null; podman stop $N >/dev/null; podman inspect -f '{{.State.ExitCode}}' $N; podman start $N >/dev/null; podman kill $N >/dev/null; podman wait $N", "paused.7.137"),
+    Case("mounts", "mkdir v; echo a >v/a; run --rm -v $PWD/v:/v:ro -v $PWD/v/a:/b --tmpfs /t:size=1m --read-only $B sh -c 'exec 2>&1; cat /v/a /b; touch /v/x /y; touch /t/z && ls /t' 2>&1", "a.a.*Read-only.*z"),
+    Case("user, workdir, hostname, env, ulimit", "run --rm -u 1000:50 -w /tmp --hostname box -e A=1 --ulimit nofile=100:200 $B sh -c 'id -u; pwd; hostname; echo $A; ulimit -n'", "1000./tmp.box.1.100"),
+    Case("limits", "run --rm --memory 64m --pids-limit 30 --cpus 0.5 $B cat /proc/self/oom_score_adj; run --name $N --memory 64m $B tail /dev/zero; echo rc=$?", "rc=137"),
+    Case("--preserve-fds", "exec 3<<<three; run --rm --preserve-fds 1 $B sh -c 'cat <&3'", "three"),
+    Case("cp, commit, export", "run --name $N $B sh -c 'echo e >/e'; podman cp $N:/e .; cat e; podman commit -q $N $N >/dev/null; run --rm localhost/$N cat /e", "e.e"),
+    Case("top", "run -d --name $N $B sh -c 'sleep 100 & sleep 200' >/dev/null; sleep 0.5; podman top $N hpid | tail -n +2 | wc -l | sed 's/^[1-9]$/some/'", "some"),
+    Case("--init", "run --rm --init $B sh -c 'echo $$ | grep -vw 1 | wc -l'", "1"),
+    Case("build", "printf 'FROM localhost/busybox\\nRUN echo made >/made\\n' >Dockerfile; podman build -q --network none --runtime $BINARY -t $N . >/dev/null; run --rm localhost/$N cat /made", "made", full=True),
+    Case("10 at once", "for i in $(seq 10); do run --rm $B echo $i & done | sort -n | tr '\\n' ' '; wait", "^1 2 3", full=True, timeout=120),
+]
+
+
+class Podman:
+    """Podman in a nest, with storage of its own."""
+    packages = ("podman", "conmon", "runc", "busybox-static", "catatonit", "procps")
+
+    def __init__(self, quark, flags):
+        self.nest = n = Nest(quark, flags)
+        self.number = 0
+        self.flags = (f"--root {n.dir}/storage --runroot {n.dir}/run --tmpdir {n.dir}/tmp --cgroup-manager cgroupfs --events-backend none "
+                      f"--log-level error")
+        rc, out = n.script(f"command podman {self.flags} import -q {n.image()} localhost/busybox", 120)
+        check(rc == 0, f"cannot import the image\n{out}")
+
+    def next_number(self):
+        self.number += 1
+        return self.number
+
+    def script(self, runtime, name, text, timeout):
+        os.makedirs(f"{self.nest.dir}/{name}", exist_ok=True)
+        return self.nest.script(PRELUDE + text, timeout, RUNTIME=runtime, N=name, DIR=self.nest.dir, QUARK=self.nest.quark, FLAGS=self.flags)
+
+    def clean(self, runtime, _):
+        self.nest.script(PRELUDE.replace("cd ", ": ") + "podman rm -fa -t 0", RUNTIME=runtime, N="", DIR=self.nest.dir,
+                         QUARK=self.nest.quark, FLAGS=self.flags)
+
+    def cases(self):
+        return CASES
+
+    def leftovers(self):
+        return self.nest.remains((), "/run/runc /run/quark")
+
+    def end(self):
+        self.nest.end()
