@@ -1,8 +1,6 @@
 """Docker: dockerd of the distribution with Quark as a runtime beside runc."""
-import os
-
 import docker_cases
-from nest import Nest
+from engine import Engine
 from report import check
 
 PRELUDE = r"""
@@ -14,45 +12,31 @@ until_ok() { for _ in $(seq 100); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1
 until_log() { for _ in $(seq 100); do docker logs $1 2>&1 | grep -q "$2" && return 0; sleep 0.1; done; echo "no $2 in the log"; docker logs $1; return 1; }
 # Runs a command on a terminal of its own.
 on_tty() { script -qec "$*" /dev/null; }
-cd $DIR/$N
 """
 
 
-class Docker:
+class Docker(Engine):
     """A daemon in a nest."""
     packages = ("docker.io", "containerd", "runc", "iptables", "tini", "busybox-static", "iproute2", "procps")
+    prelude = PRELUDE
+    cleaning = """docker ps -aq --filter label=test=$N | xargs -r docker rm -fv
+docker network ls -q --filter name=$N | xargs -r docker network rm
+docker volume ls -q --filter name=$N | xargs -r docker volume rm"""
+    cases = docker_cases.CASES
 
-    def __init__(self, quark, flags):
-        self.nest = n = Nest(quark, flags)
-        self.number = 0
+    def start(self):
+        n = self.nest
         runtimes = f'{{"quark": {{"path": "{n.quark}"}}}}'
         with open(f"{n.dir}/daemon.json", "w", encoding="utf-8") as f:
             f.write(f'{{"runtimes": {runtimes}, "cgroup-parent": "/{n.name}"}}\n')
+        socket = f"unix://{n.dir}/docker.sock"
         n.daemon(f"dockerd --config-file {n.dir}/daemon.json --data-root {n.dir}/data --exec-root {n.dir}/exec "
-                 f"-H unix://{n.dir}/docker.sock -p {n.dir}/docker.pid --bip 172.29.7.1/24", "dockerd.log")
-        n.wait(f"docker -H unix://{n.dir}/docker.sock version")
+                 f"-H {socket} -p {n.dir}/docker.pid --bip 172.29.7.1/24", "dockerd.log")
+        n.wait(f"docker -H {socket} version")
         path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        rc, out = n.script(f"docker -H unix://{n.dir}/docker.sock import -c 'CMD [\"sh\"]' -c 'ENV {path}' {n.image()} busybox")
+        rc, out = n.script(f"docker -H {socket} import -c 'CMD [\"sh\"]' -c 'ENV {path}' {n.image()} busybox")
         check(rc == 0, f"cannot import the image\n{out}")
 
-    def next_number(self):
-        self.number += 1
-        return self.number
-
-    def script(self, runtime, name, text, timeout):
-        os.makedirs(f"{self.nest.dir}/{name}", exist_ok=True)
-        return self.nest.script(PRELUDE + text, timeout, RUNTIME=runtime, N=name, DIR=self.nest.dir)
-
-    def clean(self, _, name):
-        self.nest.script("export DOCKER_HOST=unix://$DIR/docker.sock; docker ps -aq --filter label=test=$N | xargs -r docker rm -fv; "
-                         "docker network ls -q --filter name=$N | xargs -r docker network rm; docker volume ls -q --filter name=$N "
-                         "| xargs -r docker volume rm", N=name, DIR=self.nest.dir)
-
-    def cases(self):
-        return docker_cases.CASES
-
     def leftovers(self):
+        """What is left once every container is removed."""
         return self.nest.remains(("dockerd ", "containerd "), f"{self.nest.dir}/exec /run/containerd")
-
-    def end(self):
-        self.nest.end()

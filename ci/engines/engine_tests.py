@@ -1,5 +1,4 @@
 """The stage `engines`: each engine's cases, run with runc and with Quark."""
-import os
 import time
 
 import apt
@@ -39,7 +38,7 @@ def run_engine(report, full, name, make, subject):
     try:
         apt.need(*make.packages)
         engine = make(*subject)
-        for case in engine.cases():
+        for case in engine.cases:
             if case.full and not full:
                 continue
             shown = []
@@ -57,5 +56,4 @@ def run_engine(report, full, name, make, subject):
 
 def run(report, full, *subject):
     for name, make in ENGINES.items():
-        if os.environ.get("QUARK_ENGINES", name) == name:
-            run_engine(report, full, name, make, subject)
+        run_engine(report, full, name, make, subject)

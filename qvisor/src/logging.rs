@@ -1,29 +1,37 @@
 //! The log: one line per message, as text or JSON, to the file of `--log` or to stderr.
 
 use crate::runtime::state::now_rfc3339;
+use crate::sandbox::logfile::LogFile;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fd::OwnedFd;
 use std::io::Write;
 use std::sync::Mutex;
 
 struct Sink {
-    /// `None`: stderr.
     file: Option<Mutex<std::fs::File>>,
+    file_level: LevelFilter,
     json: bool,
+    /// The sandbox's own log.
+    own: Option<Mutex<LogFile>>,
+    own_level: LevelFilter,
 }
 
-/// Starts logging to `file` (or stderr) at `level`: 0 off … 5 trace.
-///
-/// Without a file only what was asked for with `--debug` is worth the program's stderr.
-pub fn init(file: Option<OwnedFd>, json: bool, level: u32) {
-    let filter = match level {
+fn filter(level: u32) -> LevelFilter {
+    match level {
         0 => LevelFilter::Off,
         1 => LevelFilter::Error,
         2 => LevelFilter::Warn,
         3 => LevelFilter::Info,
         4 => LevelFilter::Debug,
         _ => LevelFilter::Trace,
-    };
+    }
+}
+
+/// Starts logging to `file` (or stderr) at `level`: 0 off … 5 trace; for a sandbox also to its `own` log, at a level of
+/// that.
+///
+/// Without a file only what was asked for with `--debug` is worth the program's stderr.
+pub fn init(file: Option<OwnedFd>, json: bool, level: u32, own: Option<(LogFile, u32)>) {
     let file = match file {
         Some(fd) => Some(std::fs::File::from(fd)),
         // stderr will be given away to the container's program; the log keeps its own way there.
@@ -31,14 +39,25 @@ pub fn init(file: Option<OwnedFd>, json: bool, level: u32) {
             let own = rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3);
             own.ok().map(std::fs::File::from)
         }
-        None => return,
+        None => None,
+    };
+    let file_level = match file {
+        Some(_) => filter(level),
+        None => LevelFilter::Off,
+    };
+    let (own, own_level) = match own {
+        Some((log, level)) => (Some(Mutex::new(log)), filter(level)),
+        None => (None, LevelFilter::Off),
     };
     let sink = Sink {
         file: file.map(Mutex::new),
+        file_level,
         json,
+        own,
+        own_level,
     };
     if log::set_boxed_logger(Box::new(sink)).is_ok() {
-        log::set_max_level(filter);
+        log::set_max_level(file_level.max(own_level));
     }
 }
 
@@ -67,22 +86,17 @@ impl Log for Sink {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let mut text = line(
-            self.json,
-            record.level(),
-            record.target(),
-            &record.args().to_string(),
-        );
-        text.push('\n');
-        match &self.file {
-            Some(file) => {
-                if let Ok(mut file) = file.lock() {
-                    let _ = file.write_all(text.as_bytes());
-                }
-            }
-            None => {
-                let _ = std::io::stderr().write_all(text.as_bytes());
-            }
+        let said = record.args().to_string();
+        let line = |json| format!("{}\n", line(json, record.level(), record.target(), &said));
+        if let (Some(file), true) = (&self.file, record.level() <= self.file_level)
+            && let Ok(mut file) = file.lock()
+        {
+            let _ = file.write_all(line(self.json).as_bytes());
+        }
+        if let (Some(own), true) = (&self.own, record.level() <= self.own_level)
+            && let Ok(mut own) = own.lock()
+        {
+            own.write(&line(false));
         }
     }
 

@@ -9,6 +9,7 @@ mod logging;
 mod runtime;
 mod sandbox;
 mod seccomp;
+mod settings;
 mod sys;
 mod vcpu;
 mod vm;

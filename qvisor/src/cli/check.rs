@@ -1,6 +1,7 @@
 //! `quark check`: what this host can do, in plain words.
 
 use super::{Error, Global};
+use crate::settings::Settings;
 use crate::vm::{self, Kvm, Platform};
 
 /// `quark check`.
@@ -10,7 +11,9 @@ pub fn main(global: &Global) -> Result<i32, Error> {
         Kvm::Unusable { finding } => println!("kvm:      not usable: {finding}"),
     }
     println!("process:  usable: needs no hardware virtualization");
-    let choice = vm::choose(global.platform).map_err(crate::sandbox::Error::from)?;
+    let settings = Settings::load()?;
+    let choice =
+        vm::choose(global.platform.unwrap_or(settings.platform)).map_err(crate::sandbox::Error::from)?;
     println!("chosen:   {} ({})", choice.platform, choice.reason);
     match choice.platform {
         Platform::Kvm => {
@@ -21,7 +24,7 @@ pub fn main(global: &Global) -> Result<i32, Error> {
             "A sandbox is a set of confined host processes; its guest kernel answers their system calls inside them."
         ),
     }
-    match crate::sandbox::kernel_path() {
+    match crate::sandbox::kernel_path(settings.kernel.as_deref()) {
         Ok(path) => println!("kernel:   {}", path.display()),
         Err(e) => println!("kernel:   {e}"),
     }

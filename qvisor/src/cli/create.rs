@@ -6,6 +6,7 @@ use crate::runtime::config;
 use crate::runtime::state::{Status, StatusRecord, write_status};
 use crate::sandbox::create::{self as sandbox, Created, Request};
 use crate::sandbox::stdio;
+use crate::settings::Settings;
 use oci_spec::runtime::Spec;
 use rustix::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
@@ -96,6 +97,7 @@ pub fn create_spec(
             });
         }
     }
+    let settings = Settings::load()?.with_annotations(spec.annotations().iter().flatten())?;
     // The log of the sandbox process goes where ours goes, also without --log when debugging.
     let request = Request {
         root: &global.root,
@@ -104,13 +106,14 @@ pub fn create_spec(
         spec,
         overlay,
         systemd_cgroup: global.systemd_cgroup,
-        platform: global.platform,
+        platform: global.platform.unwrap_or(settings.platform),
         engine: global.engine,
         console,
         preserve_fds,
         log: global.open_log()?,
         log_json: global.json(),
         log_level: global.log_level(),
+        settings,
     };
     Ok(sandbox::create(request)?)
 }

@@ -335,7 +335,7 @@ fn detach(global: &Global, args: &Args, process: Process) -> Result<i32, Error> 
 
 /// Runs the proxy of a detached program; gives the program's exit code.
 pub fn proxy_main(order_fd: i32) -> i32 {
-    logging::init(None, false, 0);
+    logging::init(None, false, 0, None);
     let order: Option<ProxyOrder> = sys::adopt(order_fd).ok().and_then(|fd| {
         let mut text = Vec::new();
         std::fs::File::from(fd).read_to_end(&mut text).ok()?;

@@ -1,7 +1,9 @@
 //! The command line: runc's commands with runc's flags, and a few of our own.
 
 mod check;
+mod config;
 mod create;
+mod debug;
 mod delete;
 mod do_;
 mod events;
@@ -20,8 +22,8 @@ mod syscalls;
 mod update;
 
 use crate::error::{Context, OsError};
-use crate::runtime::{config, hooks, state as record};
-use crate::{logging, sandbox, vm};
+use crate::runtime::{config as bundle, hooks, state as record};
+use crate::{logging, sandbox, settings, vm};
 use clap::{Parser, Subcommand};
 use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
@@ -32,7 +34,10 @@ use std::path::PathBuf;
 pub enum Error {
     /// The bundle's configuration.
     #[error(transparent)]
-    Config(#[from] config::Error),
+    Config(#[from] bundle::Error),
+    /// The operator's settings.
+    #[error(transparent)]
+    Settings(#[from] settings::Error),
     /// The container's record.
     #[error(transparent)]
     State(#[from] record::Error),
@@ -95,9 +100,9 @@ pub struct Global {
     /// For callers that pass it; checkpoints are not supported
     #[arg(long, global = true, hide = true)]
     criu: Option<String>,
-    /// The machine the guest kernel runs on
-    #[arg(long, global = true, value_enum, default_value = "auto")]
-    platform: vm::Request,
+    /// The machine the guest kernel runs on; by default what /etc/quark/config.json says, or auto
+    #[arg(long, global = true, value_enum)]
+    platform: Option<vm::Request>,
     /// Who does a virtual machine's file operations
     #[arg(long, global = true, value_enum, default_value = "auto")]
     engine: vm::Engine,
@@ -164,6 +169,10 @@ enum Command {
     Update(update::Args),
     /// Write a configuration to start from
     Spec(spec::Args),
+    /// Print the operator's settings
+    Config(config::Args),
+    /// Collect what a report of a defect needs
+    Debug(debug::Args),
     /// Explain which machine is used here, and why
     Check,
     /// Run a command in a throw-away sandbox over this host's files, which stay untouched
@@ -200,7 +209,7 @@ pub fn main() -> u8 {
             return 1;
         }
     };
-    logging::init(log, global.json(), global.log_level());
+    logging::init(log, global.json(), global.log_level(), None);
     let failure_code = if matches!(arguments.command, Command::Exec(_)) {
         255
     } else {
@@ -238,6 +247,8 @@ fn dispatch(global: &Global, command: Command) -> Result<i32, Error> {
         Command::Resume(args) => pause::main(global, args, false),
         Command::Update(args) => update::main(global, args),
         Command::Spec(args) => spec::main(args),
+        Command::Config(args) => config::main(&args),
+        Command::Debug(args) => debug::main(global, &args),
         Command::Check => check::main(global),
         Command::Do(args) => do_::main(global, args),
         Command::Features => features::main(),

@@ -1,7 +1,7 @@
 //! The creator's side of a sandbox: prepares its directory and cgroup, starts its process, helps it up, cleans up
 //! after a failure.
 
-use super::order::{Answer, GO, Order};
+use super::order::{Answer, GO, Order, OwnLog};
 use super::{Error, socket};
 use crate::cgroup::Cgroup;
 use crate::cgroup::systemd::Unit;
@@ -9,6 +9,7 @@ use crate::error::{Context, OsError};
 use crate::runtime::hooks;
 use crate::runtime::state::{ContainerDir, Record, Status, now_rfc3339, process_start};
 use crate::runtime::validate;
+use crate::settings::Settings;
 use crate::vm;
 use oci_spec::runtime::{LinuxIdMapping, Spec};
 use rustix::fd::{AsRawFd, OwnedFd};
@@ -47,6 +48,8 @@ pub struct Request<'a> {
     pub log_json: bool,
     /// 0 off … 5 trace.
     pub log_level: u32,
+    /// The operator's settings, and what annotations set of them.
+    pub settings: Settings,
 }
 
 /// A created container.
@@ -149,7 +152,21 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
     let child_sync = for_child(child_sync, lowest)?;
     let console = request.console.map(|fd| for_child(fd, lowest)).transpose()?;
     let log = request.log.map(|fd| for_child(fd, lowest)).transpose()?;
+    let log_dir = match request.settings.debug_level {
+        0 => None,
+        _ => log_directory(&request.settings)
+            .map(|fd| for_child(fd, lowest))
+            .transpose()?,
+    };
+    let own_log = log_dir.as_ref().map(|dir| OwnLog {
+        dir_fd: dir.as_raw_fd(),
+        level: request.settings.debug_level,
+        max_bytes: request.settings.log_max_bytes,
+        keep: request.settings.log_keep,
+    });
     let order = Order {
+        own_log,
+        kernel: request.settings.kernel.clone(),
         id: request.id.to_owned(),
         state_dir: dir.path().canonicalize().at("find", dir.path())?,
         bundle: request.bundle.to_path_buf(),
@@ -169,7 +186,7 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
     };
     let order_fd = for_child(memory_file(&order)?, lowest)?;
     let child = undo.child.insert(spawn(&order_fd)?);
-    drop((child_sync, console, log, order_fd));
+    drop((child_sync, console, log, log_dir, order_fd));
     let pid = child.id() as i32;
     if let Some(unit) = &unit {
         // systemd makes the cgroup around the process; what it leaves out is made here.
@@ -195,6 +212,21 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
             Ok(Created { dir, record, child })
         }
         _ => Err(Error::Protocol),
+    }
+}
+
+/// The directory of the sandboxes' logs; none where it cannot be made, which is no reason to fail.
+fn log_directory(settings: &Settings) -> Option<OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    let path = &settings.log_dir;
+    let made = std::fs::create_dir_all(path);
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match made.and_then(|()| Ok(rustix::fs::open(path, flags, Mode::empty())?)) {
+        Ok(fd) => Some(fd),
+        Err(e) => {
+            log::debug!("no logs of sandboxes in {}: {e}", path.display());
+            None
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! The sandbox process: `quark create` starts it, its pid is the container's, it ends with the container's exit code.
 
 use super::inside::InsideHook;
+use super::logfile::LogFile;
 use super::mounts;
-use super::order::{Answer, GO, Order};
+use super::order::{Answer, GO, Order, OwnLog};
 use super::server::{Parts, Server};
 use super::{Error, machine, namespaces, rootfs, socket, stdio};
 use crate::cgroup::MemoryWatch;
@@ -31,7 +32,8 @@ pub fn main(order_fd: i32) -> i32 {
         }
     };
     let log_file = order.log_fd.and_then(|fd| sys::adopt(fd).ok());
-    logging::init(log_file, order.log_json, order.log_level);
+    let own = order.own_log.as_ref().and_then(|own| own_log(&order, own));
+    logging::init(log_file, order.log_json, order.log_level, own);
     let sync = match sys::adopt(order.sync_fd) {
         Ok(fd) => fd,
         Err(e) => {
@@ -50,6 +52,22 @@ pub fn main(order_fd: i32) -> i32 {
             1
         }
     }
+}
+
+/// The sandbox's own log and its level.
+fn own_log(order: &Order, own: &OwnLog) -> Option<(LogFile, u32)> {
+    let dir = sys::adopt(own.dir_fd).ok()?;
+    let mut log = LogFile::new(dir, &order.id, own.max_bytes, own.keep);
+    let mapped = order
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.uid_mappings().as_ref());
+    if mapped.is_some_and(|m| !m.is_empty()) {
+        // Root of a user namespace may not make files there.
+        log.make();
+    }
+    Some((log, own.level))
 }
 
 fn read_order(fd: i32) -> Result<Order, Error> {
@@ -83,7 +101,7 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
     let signals = sys::signal_fd().doing("make a signal descriptor")?;
     let dir = ContainerDir::at(&order.id, &order.state_dir);
     let state_dir = dir.descriptor()?;
-    let kernel = machine::open_kernel()?;
+    let kernel = machine::open_kernel(order.kernel.as_deref())?;
     let kvm = match order.platform.as_str() {
         "kvm" => Some(crate::vm::kvm::open()?),
         _ => None,

@@ -12,7 +12,7 @@ use crate::vm::process::{self, BootParams, Launch};
 use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Broker channels of a `process` machine: requests on different channels do not wait for each other.
@@ -72,10 +72,12 @@ impl Gate {
     }
 }
 
-/// Finds the guest kernel's image: `$QUARK_KERNEL`, or beside the program, or where it is installed.
-pub fn kernel_path() -> Result<PathBuf, Error> {
+/// Finds the guest kernel's image: the operator's `setting`, or `$QUARK_KERNEL`, or beside the program, or where it is installed.
+pub fn kernel_path(setting: Option<&Path>) -> Result<PathBuf, Error> {
     let mut places: Vec<PathBuf> = Vec::new();
-    if let Some(path) = std::env::var_os("QUARK_KERNEL") {
+    if let Some(path) = setting {
+        places.push(path.to_path_buf());
+    } else if let Some(path) = std::env::var_os("QUARK_KERNEL") {
         places.push(path.into());
     } else {
         let exe = std::env::current_exe().doing("find the own program")?;
@@ -104,8 +106,8 @@ pub fn kernel_path() -> Result<PathBuf, Error> {
 }
 
 /// Opens the guest kernel's image.
-pub fn open_kernel() -> Result<OwnedFd, Error> {
-    let path = kernel_path()?;
+pub fn open_kernel(setting: Option<&Path>) -> Result<OwnedFd, Error> {
+    let path = kernel_path(setting)?;
     Ok(rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at("open", &path)?)
 }
 
@@ -119,7 +121,7 @@ pub fn boot_params(order: &Order) -> BootParams {
     };
     BootParams {
         cpus: sys::usable_cpus(),
-        log_level: order.log_level,
+        log_level: order.log_level.max(order.own_log.as_ref().map_or(0, |l| l.level)),
         memory_limit: positive(
             resources
                 .and_then(|r| r.memory().as_ref())

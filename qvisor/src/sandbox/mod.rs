@@ -6,6 +6,7 @@ pub mod init;
 mod inside;
 pub mod jail;
 mod link;
+pub mod logfile;
 mod machine;
 mod mounts;
 mod namespaces;

@@ -40,6 +40,23 @@ pub struct Order {
     pub log_fd: Option<i32>,
     /// The log's lines are JSON.
     pub log_json: bool,
+    /// The sandbox's own log, if it keeps one.
+    pub own_log: Option<OwnLog>,
+    /// The guest kernel's image that the operator set.
+    pub kernel: Option<PathBuf>,
+}
+
+/// How a sandbox keeps its own log.
+#[derive(Serialize, Deserialize)]
+pub struct OwnLog {
+    /// Descriptor of the directory.
+    pub dir_fd: i32,
+    /// 1 errors … 5 trace.
+    pub level: u32,
+    /// Most bytes.
+    pub max_bytes: u64,
+    /// Most logs in the directory.
+    pub keep: u64,
 }
 
 /// What the sandbox process says to its creator; JSON, one message each.
