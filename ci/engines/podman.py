@@ -17,10 +17,10 @@ CASES = [
     Case("exit codes", "code() { \"$@\" >/dev/null 2>&1; echo $?; }; code run --rm $B sh -c 'exit 42'; code run --rm $B nosuch; code run --rm $B /etc/passwd; "
          "code run --rm $B sh -c 'sleep 9 & kill -9 $!; wait $!'; code run --rm --nosuch $B", "42.127.126.137.125"),
     Case("stdin, -d, logs, wait", "echo in | run -i --rm $B cat; run -d --name $N $B sh -c 'echo out; exit 5' >/dev/null; podman wait $N; podman logs $N", "in.5.out"),
-    Case("run -it", "script -qec \"podman $FLAGS --runtime $BINARY run --network none --rm -it $B sh -c 'tty; exit 3'\" /dev/null | tr -d '\\000'; echo rc=${PIPESTATUS[0]}", "pts.*rc=3"),
+    Case("run -it", "script -qec \"podman $FLAGS --runtime $BINARY run --network none --rm -it $B sh -c 'tty; exit 3'\" /dev/null | sed 's,\\^@,,g'; echo rc=${PIPESTATUS[0]}", "pts.*rc=3"),
     Case("exec", "run -d --name $N $B sleep 100 >/dev/null; podman exec $N echo hi; echo in | podman exec -i $N cat; podman exec -u 1000 -w /tmp -e A=1 $N sh -c 'id -u; pwd; echo $A'; "
          "podman exec $N sh -c 'exit 6'; echo rc=$?; podman exec $N nosuch >/dev/null 2>&1; echo rc=$?", "hi.in.1000./tmp.1.rc=6.rc=127"),
-    Case("exec -t", "run -d --name $N $B sleep 100 >/dev/null; script -qec \"podman $FLAGS --runtime $BINARY exec -it $N tty\" /dev/null | tr -d '\\000'", "pts"),
+    Case("exec -t", "run -d --name $N $B sleep 100 >/dev/null; script -qec \"podman $FLAGS --runtime $BINARY exec -it $N tty\" /dev/null | sed 's,\\^@,,g'", "pts"),
     Case("stop, kill, pause", "run -d --name $N $B sh -c 'trap \"exit 7\" TERM; while :; do sleep 0.1; done' >/dev/null; sleep 0.5; podman pause $N >/dev/null; podman inspect -f '{{.State.Status}}' $N; "
          "podman unpause $N >/dev/null; podman stop $N >/dev/null; podman inspect -f '{{.State.ExitCode}}' $N; podman start $N >/dev/null; podman kill $N >/dev/null; podman wait $N", "paused.7.137"),
     Case("mounts", "mkdir v; echo a >v/a; run --rm -v $PWD/v:/v:ro -v $PWD/v/a:/b --tmpfs /t:size=1m --read-only $B sh -c 'exec 2>&1; cat /v/a /b; touch /v/x /y; touch /t/z && ls /t' 2>&1", "a.a.*Read-only.*z"),

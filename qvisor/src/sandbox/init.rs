@@ -368,10 +368,12 @@ fn container_spec(
         Some(profile) => crate::seccomp::profile::compile(profile).map_err(validate::Error::from)?,
         None => Default::default(),
     };
+    let names = rustix::system::uname();
     let container = ContainerSpec {
         id: order.id.clone().into_bytes(),
-        hostname: spec.hostname().clone().unwrap_or_default().into_bytes(),
-        domainname: spec.domainname().clone().unwrap_or_default().into_bytes(),
+        // Set in our own uts namespace if the container has one; else it has the names of the one it shares.
+        hostname: names.nodename().to_bytes().to_vec(),
+        domainname: names.domainname().to_bytes().to_vec(),
         mounts: tree.mounts,
         masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref())),
         readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref())),

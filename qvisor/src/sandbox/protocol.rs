@@ -51,6 +51,21 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// What is asked for, in a word for the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Request::Start => "start",
+            Request::Exec { .. } => "exec",
+            Request::Signal { .. } => "signal",
+            Request::Resize { .. } => "resize",
+            Request::Processes => "processes",
+            Request::WatchMemory => "watch memory",
+            Request::Limits { .. } => "limits",
+        }
+    }
+}
+
 /// A process of the container.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProcessInfo {

@@ -471,6 +471,10 @@ impl Server {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Ready => {
+                log::debug!(
+                    "the guest kernel is up after {} ms",
+                    self.since.elapsed().as_millis()
+                );
                 let (spec, handles) = std::mem::take(&mut self.parts.container);
                 let fds: Vec<BorrowedFd<'_>> = handles.iter().map(AsFd::as_fd).collect();
                 let sent = self.parts.machine.link.send(&Command::Create(spec), &fds);
@@ -486,6 +490,7 @@ impl Server {
             }
             Event::Started { exec, .. } if self.is_hook(exec) => {}
             Event::Started { exec, pid } => {
+                log::info!("{} runs as process {pid}", program_name(exec));
                 if exec == ExecId::INIT {
                     self.enter(Phase::Running);
                     self.set_status(Status::Running, None, None);
@@ -518,10 +523,19 @@ impl Server {
                 exec: ExecId::INIT,
                 status,
             } => {
+                log::info!(
+                    "the container's program has ended: exit code {}",
+                    exit_code(status)
+                );
                 self.init_status = Some(status);
                 self.enter(Phase::Ending);
             }
             Event::Exited { exec, status } => {
+                log::info!(
+                    "{} has ended: exit code {}",
+                    program_name(exec),
+                    exit_code(status)
+                );
                 let response = Response::Exited {
                     code: exit_code(status),
                 };
@@ -604,6 +618,14 @@ impl Server {
         self.init_status = Some(1 << 8);
         let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
         self.enter(Phase::Ending);
+    }
+}
+
+/// A program in words.
+fn program_name(exec: ExecId) -> String {
+    match exec {
+        ExecId::INIT => "the container's program".to_owned(),
+        ExecId(number) => format!("exec {number}"),
     }
 }
 
