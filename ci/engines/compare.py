@@ -1,5 +1,6 @@
 """Cases for an engine: a script, run with runc and with Quark; what it prints must be the same."""
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from report import Failure, check
@@ -30,14 +31,21 @@ def short(text, limit=70):
     return one if len(one) <= limit else one[:limit - 3] + "..."
 
 
-def run(engine, case):
-    """Runs a case both ways; returns the line to print. Fails unless the results agree."""
-    seen = {}
-    for runtime in ("runc", "quark"):
-        name = "t" + runtime[0] + str(engine.next_number())
+def one_side(engine, runtime, case):
+    """Runs a case with one runtime; gives exit status and output."""
+    name = "t" + runtime[0] + str(engine.next_number())
+    try:
         rc, out = engine.script(runtime, name, case.script, case.timeout)
+    finally:
         engine.clean(runtime, name)
-        seen[runtime] = (rc, normal(out, name))
+    return rc, normal(out, name)
+
+
+def run(engine, case):
+    """Runs a case both ways, at the same time; returns the line to print. Fails unless the results agree."""
+    with ThreadPoolExecutor(2) as pool:
+        sides = {r: pool.submit(one_side, engine, r, case) for r in ("runc", "quark")}
+        seen = {r: side.result() for r, side in sides.items()}
     (rc, theirs), (our_rc, ours) = seen["runc"], seen["quark"]
     told = f"runc {rc}: {short(theirs)} | quark {our_rc}: {short(ours)}"
     both = f"--- runc, exit status {rc}\n{theirs}--- quark, exit status {our_rc}\n{ours}"

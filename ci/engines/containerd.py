@@ -28,10 +28,10 @@ CASES = [
          "sh -c 'exec 2>&1; echo $A; pwd; cat /m/f; touch /m/x' 2>&1; echo rc=$?", "1./tmp.f.*rc=1"),
     Case("read-only, capabilities, limits", "run --rm --read-only --memory-limit 67108864 --cap-drop CAP_CHOWN $B $N sh -c 'exec 2>&1; touch /x; grep CapEff /proc/self/status; "
          "chown 1 /proc' 2>&1 | head -3", "Read-only"),
-    Case("tasks: ls, exec, kill, delete", "run -d $B $N sh -c 'trap \"exit 5\" TERM; while :; do sleep 0.1; done'; c task ls | grep -o RUNNING; c task exec --exec-id e $N echo in; "
+    Case("tasks: ls, exec, kill, delete", "run -d $B $N sh -c 'trap \"exit 5\" TERM; while :; do sleep 0.1; done'; c task ls | grep $N | grep -o RUNNING; c task exec --exec-id e $N echo in; "
          "c task exec --exec-id f $N sh -c 'exit 4'; echo rc=$?; sleep 0.3; c task kill $N; until_ok sh -c \"ctr -a $DIR/containerd.sock task ls | grep $N | grep -q STOPPED\"; "
          "c task delete $N 2>&1 | grep -o 'code 5'; c container delete $N", "RUNNING.in.rc=4.*code 5"),
-    Case("pause, resume", "run -d $B $N sleep 100; c task pause $N; c task ls | grep -o PAUSED; c task resume $N; c task ls | grep -o RUNNING; c task kill -s 9 $N", "PAUSED.RUNNING"),
+    Case("pause, resume", "run -d $B $N sleep 100; c task pause $N; c task ls | grep $N | grep -o PAUSED; c task resume $N; c task ls | grep $N | grep -o RUNNING; c task kill -s 9 $N", "PAUSED.RUNNING"),
     Case("metrics, ps", "run -d $B $N sleep 100; c task metrics $N | grep -cE '^(memory|cpu|pids)'; c task ps $N | wc -l | sed 's/^[2-9]$/some/'; c task kill -s 9 $N", "[1-9].*some"),
     Case("10 at once", "for i in $(seq 10); do run --rm $B $N$i echo $i & done | sort -n | tr '\\n' ' '; wait", "^1 2 3", full=True),
 ]

@@ -1,6 +1,7 @@
 """Docker: dockerd of the distribution with Quark as a runtime beside runc."""
 import docker_cases
 from engine import Engine
+from nest import SystemdNest
 from report import check
 
 PRELUDE = r"""
@@ -28,7 +29,7 @@ docker volume ls -q --filter name=$N | xargs -r docker volume rm"""
         n = self.nest
         runtimes = f'{{"quark": {{"path": "{n.quark}"}}}}'
         with open(f"{n.dir}/daemon.json", "w", encoding="utf-8") as f:
-            f.write(f'{{"runtimes": {runtimes}, "cgroup-parent": "/{n.name}"}}\n')
+            f.write(f'{{"runtimes": {runtimes}, {self.parent()}}}\n')
         socket = f"unix://{n.dir}/docker.sock"
         n.daemon(f"dockerd --config-file {n.dir}/daemon.json --data-root {n.dir}/data --exec-root {n.dir}/exec "
                  f"-H {socket} -p {n.dir}/docker.pid --bip 172.29.7.1/24", "dockerd.log")
@@ -37,6 +38,23 @@ docker volume ls -q --filter name=$N | xargs -r docker volume rm"""
         rc, out = n.script(f"docker -H {socket} import -c 'CMD [\"sh\"]' -c 'ENV {path}' {n.image()} busybox")
         check(rc == 0, f"cannot import the image\n{out}")
 
+    def parent(self):
+        return f'"cgroup-parent": "/{self.nest.name}"'
+
     def leftovers(self):
         """What is left once every container is removed."""
         return self.nest.remains(("dockerd ", "containerd "), f"{self.nest.dir}/exec /run/containerd")
+
+
+class DockerOfSystemd(Docker):
+    """As on a host where systemd rules the cgroups: the daemon passes --systemd-cgroup."""
+    packages = (*Docker.packages, "systemd")
+    nest_kind = SystemdNest
+    cases = docker_cases.SYSTEMD
+
+    def parent(self):
+        return '"exec-opts": ["native.cgroupdriver=systemd"]'
+
+    def leftovers(self):
+        _, out = self.nest.script("find /sys/fs/cgroup -name 'docker-*.scope'; systemctl list-units --no-legend --plain 'docker-*.scope'")
+        return out.splitlines()

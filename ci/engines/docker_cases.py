@@ -156,3 +156,16 @@ MANY = [
 ]
 
 CASES = RUN + EXIT + INSIDE + NETWORK + BUILD + MANY
+
+UNIT = "unit=docker-$(docker inspect -f '{{.Id}}' $N).scope; "
+SYSTEMD = [
+    Case("cgroup driver", "docker info -f '{{.CgroupDriver}}'; run --rm --memory 64m --cpus 0.5 --pids-limit 50 busybox echo hi", "systemd.hi"),
+    Case("a unit for each container", "run -d --name $N busybox sleep 100 >/dev/null; " + UNIT + "systemctl is-active $unit; systemctl show -p Slice --value $unit; "
+         "docker exec $N echo in; docker rm -f $N >/dev/null; systemctl is-active $unit || true", "active.system.slice.in.*inactive"),
+    Case("limits", "run -d --name $N --cpus 0.5 --memory 100m --memory-swap 100m busybox sleep 100 >/dev/null; " + UNIT + "systemctl show -p CPUQuotaPerSecUSec --value $unit; "
+         "docker update --cpus 0.3 $N >/dev/null; systemctl show -p CPUQuotaPerSecUSec --value $unit; systemctl daemon-reload; sleep 0.3; "
+         "cat /sys/fs/cgroup/cpu/system.slice/$unit/cpu.cfs_quota_us 2>/dev/null || cat /sys/fs/cgroup/system.slice/$unit/cpu.max", "500ms.300ms.30000"),
+    Case("out of memory", "run --name $N --memory 64m busybox tail /dev/zero; echo rc=$?; docker inspect -f '{{.State.OOMKilled}}' $N", "rc=137"),
+    Case("pause, stop", "run -d --name $N busybox sleep 100 >/dev/null; docker pause $N; docker inspect -f '{{.State.Status}}' $N; docker unpause $N; docker stop -t 0 $N; "
+         "docker inspect -f '{{.State.ExitCode}}' $N", "paused.*137"),
+]

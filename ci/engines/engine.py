@@ -1,4 +1,5 @@
 """What the engines under test have in common."""
+import itertools
 import os
 
 from nest import Nest
@@ -8,11 +9,12 @@ class Engine:
     """An engine in a nest of its own. Subclasses: `packages`, `prelude` (bash in front of each case), `start`, `clean`, `cases`,
     `remains`."""
     packages = ()
+    nest_kind = Nest
     prelude = ""
 
     def __init__(self, quark, flags):
-        self.nest = Nest(quark, flags)
-        self.number = 0
+        self.nest = self.nest_kind(quark, flags)
+        self.numbers = itertools.count(1)
         try:
             self.start()
         except BaseException:
@@ -20,8 +22,7 @@ class Engine:
             raise
 
     def next_number(self):
-        self.number += 1
-        return self.number
+        return next(self.numbers)
 
     def environment(self, runtime, name):
         return {"RUNTIME": runtime, "N": name, "DIR": self.nest.dir, "QUARK": self.nest.quark, "NEST": self.nest.name}

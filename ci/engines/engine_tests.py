@@ -4,11 +4,11 @@ import time
 import apt
 import compare
 from containerd import Containerd
-from docker import Docker
+from docker import Docker, DockerOfSystemd
 from podman import Podman
-from report import Skip, check
+from report import Failure, Skip, check
 
-ENGINES = {"docker": Docker, "containerd": Containerd, "podman": Podman}
+ENGINES = {"docker": Docker, "docker-systemd": DockerOfSystemd, "containerd": Containerd, "podman": Podman}
 
 
 def case_of(engine, case, log, shown):
@@ -49,6 +49,8 @@ def run_engine(report, full, name, make, subject):
         report.case(f"{stage}/nothing is left behind", lambda: nothing_left(engine))
     except Skip as e:
         report.skip(stage, str(e), e.installable)
+    except Failure as e:
+        report.fail(f"{stage}/start", str(e))
     finally:
         if engine is not None:
             engine.end()

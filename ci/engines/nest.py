@@ -22,6 +22,44 @@ wait
 """
 
 
+UNSHARE = ("--mount", "--net", "--pid", "--fork", "--kill-child", "--propagation", "private")
+
+# A nest whose first process is systemd: in a cgroup of its own, which is the root of what it sees, with nothing but itself to run.
+IN_CGROUP = """
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then all=/sys/fs/cgroup; else all=$(ls -d /sys/fs/cgroup/*/); fi
+for d in $all; do
+  mkdir -p $d/$NAME
+  for f in cpuset.cpus cpuset.mems; do [ ! -e $d/$NAME/$f ] || [ -s $d/cgroup.controllers ] || cat $d/$f >$d/$NAME/$f; done
+  echo $$ >$d/$NAME/cgroup.procs
+done
+exec "$@"
+"""
+SYSTEMD = """
+mount -t proc proc /proc
+mount -t tmpfs none /run
+ip link set lo up
+old=$(awk '$3 == "cgroup" {print $2, $4}' /proc/mounts)
+umount -R /sys/fs/cgroup
+if [ -z "$old" ]; then
+  mount -t cgroup2 none /sys/fs/cgroup
+else
+  mount -t tmpfs none /sys/fs/cgroup
+  while read -r at options; do
+    mkdir $at
+    names=$(echo $options | tr , '\\n' | grep -vE '^(rw|relatime|nosuid|nodev|noexec|xattr|release_agent=.*|clone_children)$' | paste -sd, -)
+    case $names in name=*) names=none,$names ;; esac
+    mount -t cgroup -o $names none $at
+  done <<<"$old"
+  mkdir /sys/fs/cgroup/unified
+  mount -t cgroup2 none /sys/fs/cgroup/unified
+fi
+mkdir -p /run/systemd/system
+printf '[Unit]\\nDefaultDependencies=no\\nAllowIsolate=yes\\n' >/run/systemd/system/quark.target
+export container=quark-test
+exec /lib/systemd/systemd --system --unit=quark.target --log-target=console --show-status=no
+"""
+
+
 class Nest:
     """Namespaces and a scratch directory; `script` runs a line of shell in them."""
 
@@ -35,13 +73,17 @@ class Nest:
         with open(self.quark, "w", encoding="utf-8") as f:
             f.write(f"#!/bin/sh\nexec {quark} {' '.join(flags)} \"$@\"\n")
         os.chmod(self.quark, 0o755)
-        self.p = subprocess.Popen(
-            ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
-             "bash", "-c", INIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            env=dict(os.environ, TMPDIR="/tmp"), start_new_session=True)
+        self.p = self.launch()
         process.running.add(self.p)
-        check(self.p.stdout.readline() == "up\n", "the nest's namespaces cannot be made")
         self.init = next(iter(process.children(self.p.pid)))
+
+    def launch(self):
+        """Starts the nest's first process; gives the one that holds the nest."""
+        p = subprocess.Popen(
+            ["unshare", *UNSHARE, "--mount-proc", "bash", "-c", INIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        check(p.stdout.readline() == "up\n", "the nest's namespaces cannot be made")
+        return p
 
     def daemon(self, line, log):
         """Starts a daemon in the nest."""
@@ -134,3 +176,30 @@ class Nest:
                 os.rmdir(directory)
             except OSError:
                 pass
+
+
+class SystemdNest(Nest):
+    """A nest that systemd rules."""
+
+    def launch(self):
+        flags = [*UNSHARE, "--cgroup", "--uts", "--ipc"]
+        with open(f"{self.dir}/systemd.log", "w", encoding="utf-8") as log:
+            p = subprocess.Popen(["bash", "-c", IN_CGROUP, "bash", "unshare", *flags, "bash", "-c", SYSTEMD], stdin=subprocess.PIPE,
+                                 stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ, NAME=self.name), start_new_session=True)
+        process.wait_until(lambda: process.children(p.pid), 10, "systemd's namespaces")
+        self.init = process.children(p.pid)[0]
+        self.wait("systemctl is-system-running | grep -q running", 30)
+        return p
+
+    def enter(self, *words):
+        return ["nsenter", "-t", str(self.init), "-m", "-n", "-p", "-u", "-C", *words]
+
+    def daemon(self, line, log):
+        rc, out = self.script(f"systemd-run -q --property=DefaultDependencies=no --property=Delegate=yes --property=KillMode=process --property=StandardOutput=append:{self.dir}/{log} "
+                              f"--property=StandardError=append:{self.dir}/{log} --setenv=PATH=$PATH {line}")
+        check(rc == 0, f"cannot start {line}\n{out}")
+
+    def end(self):
+        # Nobody ends systemd in order here: it and all below die with the process that holds the namespaces.
+        process.kill_all([self.p.pid] + process.children(self.p.pid))
+        super().end()

@@ -6,7 +6,7 @@ from report import check
 PRELUDE = r"""
 case $RUNTIME in runc) BINARY=$(command -v runc) ;; *) BINARY=$QUARK ;; esac
 podman() { command podman $FLAGS --runtime $BINARY "$@"; }
-run() { podman run --network none "$@"; }
+run() { podman run --network none --label test=$N "$@"; }
 until_ok() { for _ in $(seq 100); do "$@" >/dev/null 2>&1 && return 0; sleep 0.1; done; echo "never: $*"; return 1; }
 export FLAGS BINARY
 B=localhost/busybox
@@ -40,7 +40,7 @@ class Podman(Engine):
     """Podman in a nest, with storage of its own."""
     packages = ("podman", "conmon", "runc", "busybox-static", "catatonit", "procps")
     prelude = PRELUDE
-    cleaning = "podman rm -fa -t 0"
+    cleaning = "for i in $(podman ps -aq --filter label=test=$N); do podman rm -f -t 0 $i; done"
     cases = CASES
 
     def start(self):

@@ -2,6 +2,7 @@
 import json
 import os
 import subprocess
+import time
 
 import bundle
 import process
@@ -32,7 +33,9 @@ def hooks(ctx):
         lines = f.read().splitlines()
     order = [line.split()[0] for line in lines]
     # The program may be quicker than the hook that runs after its start.
-    equal([w for w in order if w != "program"], list(HOOKS), "order")
+    # runc lets the hook that follows the start overtake the one that precedes the program.
+    late = () if ctx.is_quark else ("poststart",)
+    equal([w for w in order if w not in ("program", *late)], [h for h in HOOKS if h not in late], "order")
     check(order.index("startContainer") < order.index("program"), f"startContainer comes before the program: {order}")
     status = {"prestart": "creating", "createRuntime": "creating", "createContainer": "creating", "startContainer": "created",
               "poststart": "running", "poststop": "stopped"}
@@ -76,13 +79,16 @@ def running(ctx, script="sleep 1000", **settings):
 
 
 def update(ctx):
-    id = running(ctx, resources={"memory": {"limit": 100 << 20}, "pids": {"limit": 50}})
+    # The program reaps what is orphaned to it: what has ended counts until then.
+    reaper = "while :; do sleep 0.2; done"
+    id = running(ctx, reaper, resources={"memory": {"limit": 100 << 20}, "pids": {"limit": 50}})
     done = ctx.quark.call("update", "--memory", "64m", "--memory-swap", "64m", "--pids-limit", "12", "--cpu-quota", "30000", "--cpu-period", "100000",
                           "--cpu-share", "512", id)
     equal(done.rc, 0, f"update\n{done}")
     forks = "i=0; while [ $i -lt 20 ]; do sleep 1 & i=$((i+1)); done 2>/dev/null; jobs -p | wc -l; wait"
     done = ctx.quark.call("exec", id, "sh", "-c", forks)
     check(done.rc != 0 or int(done.text or 0) < 12, f"the pids limit does not hold\n{done}")
+    time.sleep(1.5)
     if ctx.is_quark:
         seen = ctx.quark.call("exec", id, "sh", "-c", "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max 2>/dev/null || grep MemTotal /proc/meminfo")
         check(str(64 << 20) in seen.text or str(64 << 10) in seen.text, f"the guest does not see the new limit\n{seen}")
@@ -110,6 +116,8 @@ def events(ctx):
     ctx.quark.call("exec", id, "sh", "-c", "tail /dev/zero")
     watch.wait_for(b'"oom"')
     ctx.quark.call("kill", id, "KILL")
+    if not ctx.is_quark:
+        process.kill_all([watch.p.pid])  # runc's never ends
     watch.finish(20)
 
 
@@ -201,6 +209,7 @@ def debug(ctx):
 
 
 def cases():
+    own = os.path.basename(os.environ.get("QUARK", "quark")).startswith("quark")
     return [
         Case("hooks of all kinds, in order", hooks),
         Case("a hook that fails", failing_hook),
@@ -211,6 +220,7 @@ def cases():
         Case("HOME from passwd", home),
         Case("oomScoreAdj", oom_score),
         Case("additional groups", groups),
+    ] + ([
         Case("settings of the operator", settings),
         Case("debug", debug),
-    ]
+    ] if own else [])

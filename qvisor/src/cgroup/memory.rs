@@ -143,28 +143,34 @@ impl MemoryWatch {
         }
     }
 
-    /// Ends this process by the host's out-of-memory killer, as the whole container would have ended under a runtime
-    /// without a guest kernel: the cgroup's own event is all that engines learn of the reason by. Comes back where that
-    /// does not happen. To be called when the guest is gone.
-    pub fn end_as_the_host_would(&self) {
+    /// Makes the host see the cgroup run out of memory, as it would have without a guest kernel that acts first: the
+    /// cgroup's own event is all that engines learn of the reason by. A process made for that dies of it. To be called
+    /// when the guest is gone.
+    pub fn announce(&self) {
+        /// More than the host side itself uses: the host's killer takes the largest.
+        const VICTIM: u64 = 64 << 20;
+        /// The time in which those who watch the event hear of it before they hear of this process's end.
+        const HEARD: Duration = Duration::from_millis(20);
         let (limit, usage) = if self.v1 {
             ("memory.limit_in_bytes", "memory.usage_in_bytes")
         } else {
             ("memory.max", "memory.current")
         };
-        // Memory that this process may still take before it is over.
-        const ROOM: u64 = 4 << 20;
         let Some(usage) = self.number(usage) else { return };
         let Ok(file) = open(&self.dir, limit, OFlags::WRONLY) else {
             return;
         };
-        if rustix::io::write(&file, (usage + ROOM).to_string().as_bytes()).is_err() {
+        if rustix::io::write(&file, (usage + VICTIM / 2).to_string().as_bytes()).is_err() {
             return;
         }
-        let mut taken = Vec::new();
-        while (taken.len() as u64) < 16 * ROOM {
-            taken.extend([1u8; 4096]);
-            std::hint::black_box(&mut taken);
+        match crate::sys::fork_into(0) {
+            Ok(0) => crate::sys::use_memory_and_exit(VICTIM as usize),
+            Ok(pid) => {
+                let pid = rustix::process::Pid::from_raw(pid);
+                let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
+                std::thread::sleep(HEARD);
+            }
+            Err(_) => {}
         }
     }
 

@@ -37,12 +37,30 @@ pub fn borrow(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
 
 /// Forks like `fork(2)` with extra `CLONE_NEW*` flags for the child. Returns 0 in the child, its pid in the parent.
 ///
-/// The process must have a single thread: locks held by others would stay locked in the child.
+/// Where the process has several threads the child may only make host calls: locks held by others stay locked in it.
 pub fn fork_into(namespaces: libc::c_int) -> io::Result<i32> {
     let flags = i64::from(namespaces | libc::SIGCHLD);
     // SAFETY: without CLONE_VM and with a null stack this is fork(2): the child gets a copy of everything.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) })?;
     Ok(pid as i32)
+}
+
+/// Uses memory for a moment and ends: for a child that a process with several threads has forked, so nothing here takes a
+/// lock or allocates.
+pub fn use_memory_and_exit(bytes: usize) -> ! {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+    // SAFETY: a new anonymous mapping touches no memory that is in use.
+    unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            bytes,
+            libc::PROT_READ | libc::PROT_WRITE,
+            flags,
+            -1,
+            0,
+        )
+    };
+    exit_now(0)
 }
 
 /// Closes every descriptor but those in `keep`.

@@ -318,10 +318,10 @@ impl Server {
             };
             respond(connection, &response);
         }
-        self.set_status(Status::Stopped, Some(code), reason);
-        if let (true, 137, Some(memory)) = (self.memory_ran_out, code, &self.parts.memory) {
-            memory.end_as_the_host_would();
+        if let (true, Some(memory)) = (self.memory_ran_out, &self.parts.memory) {
+            memory.announce();
         }
+        self.set_status(Status::Stopped, Some(code), reason);
         code
     }
 
