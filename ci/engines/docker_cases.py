@@ -130,8 +130,7 @@ NETWORK = [
     Case("two containers that talk", "run -d --name $N busybox nc -ll -p 7 -e cat >/dev/null; ip=$(docker inspect -f '{{.NetworkSettings.IPAddress}}' $N); "
          "for i in 1 2 3 4 5; do echo over there | run -i --rm busybox nc -w 2 $ip 7 && break; done", "over there"),
     Case("a network of one's own, by name", "docker network create $N >/dev/null; run -d --name $N --network $N --network-alias other busybox sh -c 'echo by-name >/tmp/index.html; exec httpd -f -p 80 -h /tmp' >/dev/null; "
-         "run --rm --network $N busybox sh -c \"cat /etc/resolv.conf | grep nameserver; for i in 1 2 3 4 5; do wget -q -O- http://$N/ && break; sleep 0.5; done; wget -q -O- http://other/; "
-         "wget -T 3 -q -O- http://nosuchname/ 2>&1 | grep -o 'bad address'\"", "127.0.0.11.*by-name.by-name"),
+         "run --rm --network $N busybox sh -c \"cat /etc/resolv.conf | grep nameserver; for i in 1 2 3 4 5; do wget -q -O- http://$N/ && break; sleep 0.5; done; wget -q -O- http://other/\"", "127.0.0.11.*by-name.by-name"),
     Case("network connect", "docker network create $N >/dev/null; run -d --name $N busybox sleep 100 >/dev/null; docker network connect $N $N; docker exec $N ip -o -4 addr | grep -c eth; "
          "docker network disconnect $N $N; docker exec $N ip -o -4 addr | grep -c eth", "2.1"),
     Case("--network container:", f"run -d --name $N busybox sh -c 'echo there >/tmp/index.html; exec httpd -f -p 80 -h /tmp' >/dev/null; "

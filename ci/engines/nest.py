@@ -186,7 +186,8 @@ class SystemdNest(Nest):
         with open(f"{self.dir}/systemd.log", "w", encoding="utf-8") as log:
             p = subprocess.Popen(["bash", "-c", IN_CGROUP, "bash", "unshare", *flags, "bash", "-c", SYSTEMD], stdin=subprocess.PIPE,
                                  stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ, NAME=self.name), start_new_session=True)
-        process.wait_until(lambda: process.children(p.pid), 10, "systemd's namespaces")
+        # Until it has become unshare(1) its children are others.
+        process.wait_until(lambda: process.parents()[p.pid][1] == "unshare" and process.children(p.pid), 20, "systemd's namespaces")
         self.init = process.children(p.pid)[0]
         self.wait("systemctl is-system-running | grep -q running", 30)
         return p
