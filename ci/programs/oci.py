@@ -208,6 +208,20 @@ def debug(ctx):
     check("hidden-value" not in done.text, "a value of the environment is told")
 
 
+def copied_up(ctx):
+    """A tmpfs with tmpcopyup begins with what lay beneath, and changes stay in it; any tmpfs has the mode of its directory."""
+    mounts = [{"destination": "/etc", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "size=1m", "nosuid"]},
+              {"destination": "/var", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "nosuid"]},
+              {"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid"]}]
+    script = ("ls -ln /etc | awk '{print $1, $3, $4, $5, $9}'; echo more >>/etc/passwd; tail -1 /etc/passwd; touch /etc/new; stat -c %a /etc /var /mnt; "
+              "ls /var /mnt; grep -cE ' /(etc|var|mnt) tmpfs rw,nosuid' /proc/mounts")
+    b = ctx.bundle(script, bundle.busybox(), mounts=mounts)
+    expected = ctx.reference.run(b)
+    check("more" in expected.text, f"the comparison failed\n{expected}")
+    equal(ctx.quark.run(b).text, expected.text, "what is seen")
+    check("more" not in open(f"{bundle.busybox()}/etc/passwd", encoding="utf-8").read(), "the image was changed")
+
+
 def cases():
     own = os.path.basename(os.environ.get("QUARK", "quark")).startswith("quark")
     return [
@@ -220,6 +234,7 @@ def cases():
         Case("HOME from passwd", home),
         Case("oomScoreAdj", oom_score),
         Case("additional groups", groups),
+        Case("tmpcopyup", copied_up),
     ] + ([
         Case("settings of the operator", settings),
         Case("debug", debug),

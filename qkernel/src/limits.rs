@@ -18,7 +18,7 @@ fn value(told: &AtomicU64, at_boot: u64) -> u64 {
 
 /// Bytes of memory; `u64::MAX`: no limit.
 pub fn memory() -> u64 {
-    value(&MEMORY, boot::info().memory_limit)
+    value(&MEMORY, boot::try_info().map_or(u64::MAX, |b| b.memory_limit))
 }
 
 /// Tasks; `u64::MAX`: no limit.

@@ -1,6 +1,7 @@
 //! A sandbox: the process that holds it, its namespaces and mounts, its jail, and how it is commanded.
 
 pub mod client;
+mod copyup;
 pub mod create;
 pub mod init;
 mod inside;

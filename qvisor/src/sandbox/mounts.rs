@@ -16,6 +16,8 @@ pub enum From {
     Bind(PathBuf),
     /// A file system that the host mounts.
     HostFs,
+    /// A tmpfs that begins with what lay beneath it.
+    CopiedTmpfs,
 }
 
 /// A mount to be made.
@@ -60,6 +62,8 @@ fn plan_one(index: usize, mount: &Mount, bundle: &Path) -> Result<Planned, Error
         "sysfs" => From::Guest(MountKind::Sysfs),
         "tmpfs" if destination == Path::new("/dev") => From::Guest(MountKind::Dev),
         "devtmpfs" => From::Guest(MountKind::Dev),
+        // What lies beneath is the host's to copy, so this one is the host's.
+        "tmpfs" if options.data.iter().any(|word| word == "tmpcopyup") => From::CopiedTmpfs,
         "tmpfs" | "ramfs" => From::Guest(MountKind::Tmpfs),
         "devpts" => From::Guest(MountKind::DevPts),
         "mqueue" => From::Guest(MountKind::Mqueue),
@@ -67,7 +71,6 @@ fn plan_one(index: usize, mount: &Mount, bundle: &Path) -> Result<Planned, Error
         "" => return Err(wrong(index, mount, "has no type")),
         _ => From::HostFs,
     };
-    // runc fills a new tmpfs with what lay beneath; where nothing lies beneath that is the same as not to.
     options.data.retain(|word| word != "tmpcopyup");
     let fstype = if matches!(from, From::Bind(_)) {
         b"none".to_vec()

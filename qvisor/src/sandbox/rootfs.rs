@@ -4,6 +4,7 @@
 //! the guest alone can place (beneath its own tmpfs or `/dev`) lie in that tmpfs, out of sight of every path, and are
 //! known by descriptor only. Device nodes work on none of these mounts: the guest's devices are its own.
 
+use super::copyup;
 use super::mounts::{From, Planned};
 use super::options::{self, Options};
 use super::resolve::{self, Place};
@@ -153,6 +154,11 @@ fn open_directory(path: &Path) -> Result<OwnedFd, OsError> {
     rustix::fs::open(path, flags, Mode::empty()).at("open", path)
 }
 
+fn open_to_read(path: &Path) -> Result<OwnedFd, OsError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).at("open", path)
+}
+
 /// An overlay whose changes live in memory: the lower directory is never written.
 fn mount_overlay(base: &Path, lower: &Path, target: &Path) -> Result<(), Error> {
     let layer = base.join("layer");
@@ -224,7 +230,18 @@ impl Builder {
             From::Guest(kind) => {
                 if !place.in_guest {
                     // The guest can mount where the host may not write, so a read-only root is no failure here.
+                    let there = self.mode_of(&place.path);
                     let _ = resolve::make_directories(&self.root, &place.path);
+                    if let (MountKind::Tmpfs, Some(mode)) = (kind, there)
+                        && !p.options.data.iter().any(|word| word.starts_with("mode="))
+                    {
+                        // As runc does: a tmpfs over a directory has that directory's mode.
+                        let mut same = p.clone();
+                        same.options.data.push(format!("mode={mode:o}"));
+                        self.tell(&same, &place, *kind, HandleId::NONE, b"");
+                        self.guest.push(place.path);
+                        return Ok(());
+                    }
                 }
                 self.tell(p, &place, *kind, HandleId::NONE, b"");
                 self.guest.push(place.path);
@@ -243,6 +260,25 @@ impl Builder {
                 }
                 self.finish(p, &place, &target, name)
             }
+            // Where nothing lies beneath, the guest's own serves as well, and is quicker.
+            From::CopiedTmpfs if place.in_guest || self.is_empty(&place.path) => {
+                let mut plain = p.clone();
+                plain.from = From::Guest(MountKind::Tmpfs);
+                self.add(&plain)
+            }
+            From::CopiedTmpfs => {
+                let (target, name) = self.target(p, &place, true)?;
+                let beneath = open_to_read(&target)?;
+                let data = CString::new(p.options.data.join(","))
+                    .map_err(|_| Self::wrong(p, "a NUL byte in the options"))?;
+                // Read-only comes last.
+                let flags = MountFlags::from_bits_retain(p.options.flags as u32) | MountFlags::NODEV;
+                let flags = flags.difference(MountFlags::RDONLY);
+                rustix::mount::mount("tmpfs", &target, "tmpfs", flags, data.as_c_str())
+                    .at("mount a tmpfs on", &target)?;
+                copyup::copy(&beneath, &open_to_read(&target)?).at("copy to the tmpfs on", &place.path)?;
+                self.finish(p, &place, &target, name)
+            }
             From::HostFs => {
                 let (target, name) = self.target(p, &place, true)?;
                 let data = CString::new(p.options.data.join(","))
@@ -253,6 +289,26 @@ impl Builder {
                     .at("mount", &source)?;
                 self.finish(p, &place, &target, name)
             }
+        }
+    }
+
+    /// The permissions of a directory of the container's that is there.
+    fn mode_of(&self, path: &Path) -> Option<u32> {
+        let place = resolve::open_place(&self.root, path).ok()?;
+        Some(rustix::fs::fstat(place).ok()?.st_mode & 0o7777)
+    }
+
+    /// Whether nothing lies in directory `path` of the container, or there is none.
+    fn is_empty(&self, path: &Path) -> bool {
+        let Ok(place) = resolve::open_place(&self.root, path) else {
+            return true;
+        };
+        let entries = open_to_read(&by_descriptor(&place)).map(|fd| rustix::fs::Dir::new(fd));
+        match entries {
+            Ok(Ok(entries)) => !entries
+                .flatten()
+                .any(|e| !matches!(e.file_name().to_bytes(), b"." | b"..")),
+            _ => true,
         }
     }
 

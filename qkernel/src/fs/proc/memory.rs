@@ -84,7 +84,7 @@ pub fn figures() -> Figures {
         0 => UNKNOWN_KIB,
         n => n,
     };
-    let limit = hal::boot::try_info().map_or(u64::MAX, |b| b.memory_limit) >> 10;
+    let limit = crate::limits::memory() >> 10;
     if limit >= machine && host.is_some() {
         return Figures {
             total: machine,
