@@ -60,6 +60,7 @@ impl Request {
             Request::Signal { .. } => "signal",
             Request::Resize { .. } => "resize",
             Request::Processes => "processes",
+            Request::Metrics => "metrics",
             Request::WatchMemory => "watch memory",
             Request::Limits { .. } => "limits",
         }
