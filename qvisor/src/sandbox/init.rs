@@ -162,7 +162,7 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
         .into_iter()
         .flatten()
         .map(|hook| InsideHook::new(hook, &container.0.process, &state))
-        .collect();
+        .collect::<Result<_, _>>()?;
     detach_stdio(&null)?;
     let sync = rustix::io::fcntl_dupfd_cloexec(sync, 3).doing("keep the start-up channel")?;
     let parts = Parts {

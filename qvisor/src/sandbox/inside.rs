@@ -13,7 +13,8 @@ use std::time::Duration;
 /// A hook to be run inside.
 pub struct InsideHook {
     program: ProcessSpec,
-    state: Vec<u8>,
+    /// The state, waiting in a pipe: made at once, for the sandbox is confined when the hook is run.
+    stdin: OwnedFd,
     /// Its program, for messages.
     pub path: String,
     /// How long it may take.
@@ -22,7 +23,7 @@ pub struct InsideHook {
 
 impl InsideHook {
     /// The hook as `hook` describes it; it has user, rights and limits of the container's `init`, and gets `state`.
-    pub fn new(hook: &Hook, init: &ProcessSpec, state: &serde_json::Value) -> Self {
+    pub fn new(hook: &Hook, init: &ProcessSpec, state: &serde_json::Value) -> Result<Self, OsError> {
         let bytes = |list: &Option<Vec<String>>| -> Vec<Vec<u8>> {
             list.iter().flatten().map(|s| s.clone().into_bytes()).collect()
         };
@@ -34,38 +35,41 @@ impl InsideHook {
             None => args.push(path),
         }
         let timeout = hook.timeout().and_then(|t| u64::try_from(t).ok());
-        Self {
+        Ok(Self {
             program: ProcessSpec {
                 args,
                 env: bytes(hook.env()),
                 cwd: b"/".to_vec(),
                 terminal: false,
-                stdio: Vec::new(),
+                stdio: vec![HandleId(0), HandleId::NONE, HandleId::NONE],
                 ..init.clone()
             },
-            state: state.to_string().into_bytes(),
+            stdin: filled_pipe(state.to_string().as_bytes())?,
             path: hook.path().display().to_string(),
             timeout: timeout.filter(|t| *t > 0).map(Duration::from_secs),
-        }
+        })
     }
 
     /// The program as the guest is told of it, and its descriptors: the state on stdin, nothing else.
-    pub fn program(self) -> Result<(ProcessSpec, Vec<OwnedFd>), OsError> {
-        let (read, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
-            .doing("make a pipe for a hook")?;
-        // All of it must fit, for nobody stays to write the rest.
-        if self.state.len() > 60 << 10 {
-            fcntl_setpipe_size(&write, self.state.len() + (8 << 10)).doing("make room for a hook's state")?;
-        }
-        let mut left = self.state.as_slice();
-        while !left.is_empty() {
-            let n = rustix::io::write(&write, left).doing("write a hook's state")?;
-            left = &left[n..];
-        }
-        let mut program = self.program;
-        program.stdio = vec![HandleId(0), HandleId::NONE, HandleId::NONE];
-        Ok((program, vec![read]))
+    pub fn program(self) -> (ProcessSpec, Vec<OwnedFd>) {
+        (self.program, vec![self.stdin])
     }
+}
+
+/// The reading end of a pipe that holds `text` and then ends.
+fn filled_pipe(text: &[u8]) -> Result<OwnedFd, OsError> {
+    let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+    let (read, write) = rustix::pipe::pipe_with(flags).doing("make a pipe for a hook")?;
+    // All of it must fit, for nobody stays to write the rest.
+    if text.len() > 60 << 10 {
+        fcntl_setpipe_size(&write, text.len() + (8 << 10)).doing("make room for a hook's state")?;
+    }
+    let mut left = text;
+    while !left.is_empty() {
+        let n = rustix::io::write(&write, left).doing("write a hook's state")?;
+        left = &left[n..];
+    }
+    Ok(read)
 }
 
 #[cfg(test)]
@@ -87,9 +91,9 @@ mod tests {
             ..ProcessSpec::default()
         };
         let state = serde_json::json!({"id": "x".repeat(100_000)});
-        let inside = InsideHook::new(&hook, &init, &state);
+        let inside = InsideHook::new(&hook, &init, &state).unwrap();
         assert_eq!(inside.timeout, Some(Duration::from_secs(3)));
-        let (program, fds) = inside.program().unwrap();
+        let (program, fds) = inside.program();
         assert_eq!(program.args, [b"/bin/hook".to_vec(), b"a".to_vec()]);
         assert!(program.env.is_empty() && program.uid == 7);
         let mut text = Vec::new();

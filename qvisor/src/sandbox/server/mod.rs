@@ -579,7 +579,7 @@ impl Server {
         let (path, until) = (hook.path.clone(), hook.timeout.map(|t| Instant::now() + t));
         let exec = ExecId(self.next_exec);
         self.hook = Some((exec, path, until));
-        let (program, fds) = hook.program().map_err(|e| e.to_string())?;
+        let (program, fds) = hook.program();
         self.exec(program, &fds).map(drop)
     }
 

@@ -99,6 +99,7 @@ impl Server {
         r: Request,
         fds: Vec<OwnedFd>,
     ) -> Result<Option<Response>, String> {
+        log::debug!("request: {}", r.name());
         match r {
             Request::Start => {
                 match self.phase {
