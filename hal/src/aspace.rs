@@ -84,6 +84,9 @@ pub struct SpaceInner {
     pub(crate) users: AtomicU32,
     /// What the machine keeps.
     pub(crate) machine: MachineSpace,
+    /// Patched call sites (`process`).
+    #[cfg_attr(not(target_os = "none"), allow(dead_code))]
+    pub(crate) sites: crate::site::Areas,
 }
 
 impl SpaceInner {
@@ -91,6 +94,7 @@ impl SpaceInner {
         Self {
             users: AtomicU32::new(0),
             machine,
+            sites: crate::site::Areas::new(),
         }
     }
 }
@@ -175,6 +179,40 @@ impl AddressSpace {
     /// ENOMEM when part of the range is unmapped.
     pub fn resident(&self, range: Range, out: &mut [u8]) -> Result<(), Errno> {
         machine!(Spaces::resident(&self.0, range, out))
+    }
+    /// The memory that holds jumps for call sites near `addr`, when [`AddressSpace::add_stubs`] gave some.
+    pub fn stubs_near(&self, addr: u64) -> Option<Range> {
+        self.0.sites.near(addr)
+    }
+    /// Gives private zero-filled memory of [`crate::site::AREA_BYTES`], mapped read and execute, for jumps of call sites.
+    ///
+    /// # Errors
+    /// ENOSPC when there are too many already.
+    pub fn add_stubs(&self, range: Range) -> Result<(), Errno> {
+        self.0.sites.add(range)
+    }
+    /// Patches the call site that ends at `pc` for system call `number`; its pages have the protection `prot`, and stubs are
+    /// near. The caller holds the app's areas still.
+    ///
+    /// # Errors
+    /// The host's; EINVAL when the site is of no known shape.
+    pub fn patch_call(&self, pc: u64, number: u64, prot: Prot) -> Result<(), Errno> {
+        machine!(Spaces::patch_call(&self.0, pc, number, prot))
+    }
+    /// Makes every call site what it was, because the memory of their jumps goes; none is patched any more.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn drop_stubs(&self) -> Result<(), Errno> {
+        self.0.sites.turn_off();
+        self.unpatch_calls(user_range(), Prot::READ | Prot::EXEC)
+    }
+    /// Makes the call sites in a range what they were, because its bytes move elsewhere.
+    ///
+    /// # Errors
+    /// The host's.
+    pub fn unpatch_calls(&self, range: Range, prot: Prot) -> Result<(), Errno> {
+        machine!(Spaces::unpatch_calls(&self.0, range, prot))
     }
     /// Tries to resolve a page fault of the app.
     pub fn fault(&self, addr: VirtAddr, access: Access) -> FaultOutcome {

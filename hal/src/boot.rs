@@ -46,6 +46,9 @@ pub struct Hooks {
     pub start: fn(),
     /// Handles a trap of the calling thread's app; on return the thread goes back to the app with `ctx`.
     pub trap: fn(ctx: &mut UserContext, trap: Trap),
+    /// A call site of a known shape, which ends at `pc`, trapped often for system call `number`: the kernel may have it
+    /// patched ([`crate::aspace::AddressSpace::patch_call`]). Called before the trap is handled.
+    pub call_site: fn(pc: u64, number: u64),
 }
 
 static BOOT: Once<BootInfo> = Once::new();

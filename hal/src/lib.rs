@@ -13,6 +13,7 @@ pub mod clock;
 pub mod contract;
 pub mod cpu;
 pub mod host;
+pub mod site;
 pub mod sync;
 pub mod thread;
 pub mod uapi;

@@ -27,6 +27,7 @@ pub mod trace;
 pub static HOOKS: hal::boot::Hooks = hal::boot::Hooks {
     start,
     trap: syscall::dispatch::trap,
+    call_site: mm::calls::call_site,
 };
 
 /// Brings the kernel up on the boot thread.
@@ -47,6 +48,7 @@ pub(crate) mod tests {
         static HOOKS: hal::boot::Hooks = hal::boot::Hooks {
             start: || {},
             trap: |_, _| {},
+            call_site: |_, _| {},
         };
         hal::fake::boot(&HOOKS);
     }

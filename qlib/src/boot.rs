@@ -123,4 +123,6 @@ pub mod features {
     pub const FSGSBASE: u64 = 1 << 0;
     /// Protection keys are usable for the kernel's memory.
     pub const PKEYS: u64 = 1 << 1;
+    /// Call sites of apps may be patched (`process`); only with [`FSGSBASE`].
+    pub const PATCH_CALLS: u64 = 1 << 2;
 }

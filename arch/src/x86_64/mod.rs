@@ -1,7 +1,7 @@
 //! x86_64.
 //!
 //! Data half: [`boot`] (first register values), [`context`], [`cpuinfo`] (text), [`doorbell`] (port numbers), [`paging`] (entry format),
-//! [`ptrace`] (registers as debuggers see them), [`sigframe`], [`vector`] (interrupt numbers).
+//! [`ptrace`] (registers as debuggers see them), [`sigframe`], [`site`] (patched call sites), [`vector`] (interrupt numbers).
 //!
 //! Machine half, the same names on both architectures (what each promises stands at its items):
 //!
@@ -19,6 +19,8 @@
 //! | `vdso` | the app's own code for clocks and signal return |
 
 pub mod boot;
+#[cfg(all(target_os = "none", target_arch = "x86_64"))]
+pub mod callgate;
 pub mod context;
 pub mod cpuinfo;
 pub mod doorbell;
@@ -31,6 +33,7 @@ pub mod hostframe;
 pub mod paging;
 pub mod ptrace;
 pub mod sigframe;
+pub mod site;
 pub mod vector;
 
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]

@@ -28,5 +28,6 @@ mod native {
 #[cfg(target_os = "none")]
 hal::kernel_entry!(hal::boot::Hooks {
     start: cases::run,
-    trap: app::trap
+    trap: app::trap,
+    call_site: |_, _| {}
 });

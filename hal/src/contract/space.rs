@@ -47,6 +47,14 @@ pub trait Spaces {
     fn barrier(space: Option<&SpaceInner>) -> Result<(), Errno>;
     /// One byte per page, bit 0 = resident (`mincore(2)`).
     fn resident(space: &SpaceInner, range: Range, out: &mut [u8]) -> Result<(), Errno>;
+    /// Patches a call site; see [`crate::aspace::AddressSpace::patch_call`]. Only `process` traps calls at a price.
+    fn patch_call(_space: &SpaceInner, _pc: u64, _number: u64, _prot: Prot) -> Result<(), Errno> {
+        Err(Errno::EINVAL)
+    }
+    /// Makes patched call sites what they were.
+    fn unpatch_calls(_space: &SpaceInner, _range: Range, _prot: Prot) -> Result<(), Errno> {
+        Ok(())
+    }
     /// Tries to resolve a page fault of the app.
     fn fault(space: &SpaceInner, addr: VirtAddr, access: Access) -> FaultOutcome;
 }

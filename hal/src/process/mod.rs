@@ -7,6 +7,7 @@ mod clock;
 pub(crate) mod futex;
 mod handover;
 mod host;
+mod sites;
 mod space;
 mod stack;
 mod sys;

@@ -1,6 +1,6 @@
 //! Address spaces: those of the host processes the app runs in.
 
-use super::{Process, handover, stack, sys};
+use super::{Process, handover, sites, stack, sys};
 use crate::aspace::{Access, Advice, FaultOutcome, Prot, SpaceInner};
 use crate::boot;
 use crate::contract::Spaces;
@@ -208,6 +208,14 @@ impl Spaces for Process {
             )
         }
         .map(|_| ())
+    }
+
+    fn patch_call(space: &SpaceInner, pc: u64, number: u64, prot: Prot) -> Result<(), Errno> {
+        sites::patch(space, pc, number, prot)
+    }
+
+    fn unpatch_calls(space: &SpaceInner, range: Range, prot: Prot) -> Result<(), Errno> {
+        sites::unpatch(space, range, prot)
     }
 
     fn fault(_space: &SpaceInner, addr: VirtAddr, _access: Access) -> FaultOutcome {

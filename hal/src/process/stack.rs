@@ -2,6 +2,7 @@
 //! signal stack, so the stack pointer tells the thread.
 
 use crate::aspace::SpaceInner;
+use crate::native::callgate;
 use crate::native::hosted::{self, HandOver};
 use crate::native::hostframe::HostFrame;
 use crate::sync::SpinLock;
@@ -23,6 +24,10 @@ const CANARY: u64 = 0x6b72_6175_715f_6b73;
 pub(super) struct Header {
     /// Next free slot while this one is free.
     pub link: u64,
+    /// What the call gate knows a slot by; at [`callgate::MAGIC_AT`].
+    magic: u32,
+    /// The app's stack pointer while a call enters; at [`callgate::USER_SP_AT`].
+    user_sp: u64,
     /// The thread.
     pub thread: Option<Arc<Thread>>,
     /// The address space it lives in; kernel threads have none.
@@ -35,6 +40,8 @@ pub(super) struct Header {
     pub bases: (u64, u64),
     /// Whether spinning before sleeping has paid off lately; negative: for how many sleeps it was not tried.
     pub luck: i8,
+    /// Whether the thread came by the call gate: the app's FP state is in the registers.
+    pub by_gate: bool,
     /// Whether the thread is the first of a new host process.
     pub new_process: bool,
     /// Whether the slot is a temporary one whose thread waits for another stack (exec).
@@ -44,6 +51,12 @@ pub(super) struct Header {
     /// The lowest word an overflow reaches.
     canary: u64,
 }
+
+const _: () = {
+    assert!(core::mem::offset_of!(Header, magic) == callgate::MAGIC_AT);
+    assert!(core::mem::offset_of!(Header, user_sp) == callgate::USER_SP_AT);
+    assert!(STACK_BYTES == callgate::SLOT_BYTES as u64);
+};
 
 /// Slots never used yet start here.
 static FRESH: AtomicU64 = AtomicU64::new(0);
@@ -102,12 +115,15 @@ fn take() -> Option<u64> {
 pub(super) fn reset(base: u64) {
     let header = Header {
         link: 0,
+        magic: callgate::MAGIC,
+        user_sp: 0,
         thread: None,
         space: None,
         entry: None,
         frame: core::ptr::null_mut(),
         bases: (0, 0),
         luck: 0,
+        by_gate: false,
         new_process: false,
         waits: false,
         hand_over: HandOver {

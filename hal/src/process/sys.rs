@@ -57,6 +57,14 @@ pub(super) fn send_kick(pid: i32, tid: i32) {
     }
 }
 
+/// Blocks or unblocks the kick signal.
+pub(super) fn block_kicks(block: bool) {
+    let how = if block { g::SIG_BLOCK } else { g::SIG_UNBLOCK };
+    let mask = 1u64 << (KICK - 1);
+    // SAFETY: the host reads the mask.
+    let _ = unsafe { call(g::__NR_rt_sigprocmask, [how as u64, &raw const mask as u64, 0, 8]) };
+}
+
 /// Ends the calling process; when it is the zygote, the whole sandbox.
 pub(super) fn exit_group(code: i32) -> ! {
     loop {

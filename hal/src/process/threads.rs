@@ -4,7 +4,7 @@ use super::sys;
 use super::{Process, futex, stack, zygote};
 use crate::aspace::{AddressSpace, SpaceInner};
 use crate::contract::{Clock, Threads};
-use crate::native::hosted;
+use crate::native::{callgate, hosted};
 use crate::thread::{NewSpace, Thread, ThreadRef};
 use crate::uapi::general as g;
 use alloc::boxed::Box;
@@ -15,11 +15,11 @@ use qlib::Errno;
 /// [`Thread::mode`]: in the kernel.
 pub(super) const KERNEL: u32 = 0;
 /// In the app.
-pub(super) const USER: u32 = 1;
+pub(super) const USER: u32 = callgate::USER;
 /// In a host call that the kick signal interrupts.
 pub(super) const HOST_WAIT: u32 = 2;
 /// Bit: kicked since the last trap; looked at on the way back to the app.
-pub(super) const KICKED: u32 = 4;
+pub(super) const KICKED: u32 = callgate::KICKED;
 
 const EMPTY: u32 = 0;
 const TOKEN: u32 = 1;
@@ -100,8 +100,10 @@ impl Threads for Process {
             NewSpace::Kernel => (sys::ZYGOTE.load(Ordering::Relaxed), None),
             NewSpace::Shared => (my_pid, Some(my_space.ok_or(Errno::EINVAL)?)),
             NewSpace::Fork(cell) => {
-                my_space.ok_or(Errno::EINVAL)?;
-                (0, Some(fresh_space(cell)))
+                let parent = my_space.ok_or(Errno::EINVAL)?;
+                let child = fresh_space(cell);
+                child.sites.copy_from(&parent.sites);
+                (0, Some(child))
             }
             NewSpace::Fresh(cell) => (0, Some(fresh_space(cell))),
         };

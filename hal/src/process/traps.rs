@@ -2,12 +2,12 @@
 
 use super::sys::{self, KICK};
 use super::threads::{KERNEL, KICKED, USER};
-use super::{FAULT_CODE, Process, stack};
+use super::{FAULT_CODE, Process, sites, stack};
 use crate::aspace::Access;
 use crate::boot::{self, Trap};
 use crate::contract::Threads;
-use crate::native::hosted;
 use crate::native::hostframe::{AUDIT_ARCH, HostFrame, HostTrap};
+use crate::native::{callgate, hosted};
 use crate::uapi::general as g;
 use core::sync::atomic::Ordering;
 use qlib::Errno;
@@ -93,11 +93,15 @@ unsafe extern "C" fn on_signal(signal: u32, info: *const u8, frame: *mut HostFra
 /// # Safety
 /// As [`on_signal`].
 unsafe fn kernel_trap(signal: u32, info: *const u8, frame: *mut HostFrame) {
-    if signal == KICK {
-        return;
-    }
     // SAFETY: the frame is this handler's alone.
     let frame = unsafe { &mut *frame };
+    if signal == KICK {
+        // On the way back by the gate nothing would notice it any more.
+        if let Some(pc) = callgate::again(frame.pc()) {
+            frame.set_pc(pc);
+        }
+        return;
+    }
     if (signal == g::SIGSEGV || signal == g::SIGBUS)
         && let Some(next) = hosted::fixup_of(frame.pc())
     {
@@ -141,6 +145,9 @@ unsafe fn user_trap(host: &HostTrap, frame_ptr: *mut HostFrame) {
     // SAFETY: the frame is this handler's alone; QKernel's way to its FP part goes through the header's pointer only
     // while no reference is alive here.
     let (mut ctx, mut trap) = unsafe { decode(host, &mut *frame_ptr) };
+    if sites::enabled() {
+        trap = patched(&mut ctx, trap);
+    }
     loop {
         if let Some(t) = trap {
             (boot::hooks().trap)(&mut ctx, t);
@@ -162,6 +169,23 @@ unsafe fn user_trap(host: &HostTrap, frame_ptr: *mut HostFrame) {
     // SAFETY: as above.
     unsafe { (*frame_ptr).store(&ctx) };
     set_bases((ctx.fs_base, ctx.gs_base));
+}
+
+/// What a trap is in an app whose call sites are patched: one that stands in a stub stands at its site.
+fn patched(ctx: &mut crate::UserContext, trap: Option<Trap>) -> Option<Trap> {
+    if trap == Some(Trap::Breakpoint) && sites::is_transient(ctx.pc()) {
+        ctx.set_pc(ctx.pc() - 1);
+        return None;
+    }
+    if let Some((pc, rax)) = sites::outside(ctx.pc(), trap == Some(Trap::Step)) {
+        ctx.set_pc(pc);
+        if let Some(rax) = rax {
+            ctx.rax = rax;
+        }
+    } else if trap == Some(Trap::Syscall) {
+        sites::consider(ctx.pc(), ctx.syscall_number());
+    }
+    trap
 }
 
 /// Answers a host call that the vDSO makes when the kernel reads a clock and the host's clock source needs the call.
@@ -230,9 +254,12 @@ fn has_base_instructions() -> bool {
 }
 
 /// FS and GS base of the app.
-fn bases() -> (u64, u64) {
+pub(super) fn bases() -> (u64, u64) {
     if has_base_instructions() {
-        hosted::read_bases()
+        let (fs, gs) = hosted::read_bases();
+        // What the call gate needs there is none of the app's.
+        let ours = sites::enabled() && gs == stack::here();
+        (fs, if ours { 0 } else { gs })
     } else {
         stack::with(|h| h.bases)
     }
@@ -241,8 +268,13 @@ fn bases() -> (u64, u64) {
 /// Sets FS and GS base of the app.
 pub(super) fn set_bases(new: (u64, u64)) {
     if has_base_instructions() {
-        if hosted::read_bases() != new {
-            hosted::write_bases(new.0, new.1);
+        let gs = if new.1 == 0 && sites::enabled() {
+            stack::here()
+        } else {
+            new.1
+        };
+        if hosted::read_bases() != (new.0, gs) {
+            hosted::write_bases(new.0, gs);
         }
         return;
     }

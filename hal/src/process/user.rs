@@ -1,10 +1,10 @@
 //! The app's memory and registers.
 
 use super::threads::{self, KICKED, USER};
-use super::{Process, stack, traps};
+use super::{Process, sites, stack, traps};
 use crate::contract::UserAccess;
-use crate::native::hosted;
 use crate::native::hostframe::{FpImage, HostFrame};
+use crate::native::{callgate, hosted};
 use crate::{FpState, UserContext};
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering;
@@ -69,6 +69,9 @@ impl UserAccess for Process {
     }
 
     fn save_fp(fp: &mut FpState) {
+        if sites::in_registers() {
+            return callgate::save_fp(fp);
+        }
         let frame = stack::with(|h| h.frame);
         if frame.is_null() {
             *fp = FpState::initial();
@@ -81,6 +84,9 @@ impl UserAccess for Process {
     }
 
     fn restore_fp(fp: &FpState) {
+        if sites::in_registers() {
+            return callgate::restore_fp(fp);
+        }
         let frame = stack::with(|h| h.frame);
         if frame.is_null() {
             return;

@@ -1,5 +1,6 @@
 //! Memory of apps: areas (vmas) and the calls that change them.
 
+pub mod calls;
 pub mod ops;
 pub mod remote;
 pub mod vdso;

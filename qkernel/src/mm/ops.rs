@@ -180,6 +180,7 @@ impl Mm {
         if vmas.total().saturating_add(len) > req.limit {
             return Err(Errno::ENOMEM);
         }
+        self.leave_stubs(&vmas, range)?;
         let mut vma = Vma {
             start,
             end: range.end,
@@ -234,6 +235,7 @@ impl Mm {
         }
         let range = page_range(addr, len).map_err(|_| Errno::EINVAL)?;
         let mut vmas = self.vmas.lock();
+        self.leave_stubs(&vmas, range)?;
         // Only what is mapped: the rest of the range may be the machine's own.
         let mapped: alloc::vec::Vec<Range> = vmas
             .overlapping(range)
@@ -355,6 +357,11 @@ impl Mm {
             start: target,
             end: target + new_len,
         };
+        self.leave_stubs(&vmas, old_range)?;
+        self.leave_stubs(&vmas, new_range)?;
+        if target != old && super::calls::may_be_patched(&area) {
+            self.space.unpatch_calls(old_range, area.prot)?;
+        }
         if let Some((memory, offset)) = &area.memory {
             // A shared anonymous mapping that grows needs its memory file to grow along.
             let end = offset + (old - area.start) + new_len;

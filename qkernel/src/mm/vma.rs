@@ -18,6 +18,8 @@ pub enum Label {
     Stack,
     /// `[vdso]`.
     Vdso,
+    /// `[calls]`: stubs of patched call sites.
+    Calls,
 }
 
 /// An area: pages with the same backing and protection.

@@ -108,6 +108,7 @@ pub fn create_spec(
         systemd_cgroup: global.systemd_cgroup,
         platform: global.platform.unwrap_or(settings.platform),
         engine: global.engine,
+        call_sites: global.call_sites,
         console,
         preserve_fds,
         log: global.open_log()?,

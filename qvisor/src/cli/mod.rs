@@ -106,6 +106,9 @@ pub struct Global {
     /// Who does a virtual machine's file operations
     #[arg(long, global = true, value_enum, default_value = "auto")]
     engine: vm::Engine,
+    /// How system calls of programs enter the guest kernel on the process machine
+    #[arg(long, global = true, value_enum, default_value = "trap")]
+    call_sites: vm::CallSites,
 }
 
 fn default_root() -> PathBuf {

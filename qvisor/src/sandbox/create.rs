@@ -38,6 +38,8 @@ pub struct Request<'a> {
     pub platform: vm::Request,
     /// Who does the data operations of a `kvm` guest.
     pub engine: vm::Engine,
+    /// How system calls enter the guest kernel.
+    pub call_sites: vm::CallSites,
     /// Gets the terminal's master.
     pub console: Option<OwnedFd>,
     /// Descriptors from 3 on that go to the program.
@@ -174,6 +176,7 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
         overlay: request.overlay,
         platform: choice.platform.to_string(),
         engine: request.engine,
+        patch_calls: request.call_sites == vm::CallSites::Patch,
         cgroups: record.cgroups.clone(),
         sync_fd: child_sync.as_raw_fd(),
         console_fd: console.as_ref().map(AsRawFd::as_raw_fd),
@@ -366,7 +369,7 @@ mod tests {
     fn record() -> Record {
         serde_json::from_value(serde_json::json!({
             "id": "a", "pid": 1, "pidStart": 1, "bundle": "/b", "rootfs": "/b/r", "created": "", "owner": 0,
-            "platform": "process", "cgroups": []
+            "platform": "process", "patch_calls": false, "cgroups": []
         }))
         .unwrap()
     }

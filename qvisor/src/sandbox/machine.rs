@@ -128,6 +128,7 @@ pub fn boot_params(order: &Order) -> BootParams {
                 .and_then(|m| m.limit()),
         ),
         pids_limit: positive(resources.and_then(|r| r.pids().as_ref()).map(|p| p.limit())),
+        patch_calls: order.patch_calls,
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Order {
     pub platform: String,
     /// Who does the data operations of a `kvm` guest.
     pub engine: vm::Engine,
+    /// Call sites of the apps are patched, where the machine can.
+    pub patch_calls: bool,
     /// Directories of the cgroup.
     pub cgroups: Vec<PathBuf>,
     /// Descriptor of the socket the answers go to.

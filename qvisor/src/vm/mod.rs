@@ -50,6 +50,16 @@ pub enum Engine {
     Threads,
 }
 
+/// How system calls enter the guest kernel on the process machine (`--call-sites`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum CallSites {
+    /// Each by a trap.
+    #[default]
+    Trap,
+    /// Call sites of known shapes are patched into jumps.
+    Patch,
+}
+
 /// A chosen machine and why, in a sentence for a person.
 #[derive(Clone, Debug)]
 pub struct Choice {

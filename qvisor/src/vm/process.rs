@@ -69,6 +69,8 @@ pub struct BootParams {
     pub memory_limit: u64,
     /// Processes and threads; `u64::MAX` = no limit.
     pub pids_limit: u64,
+    /// Whether call sites of apps may be patched.
+    pub patch_calls: bool,
 }
 
 /// All that is needed to start the machine. The descriptors are the child's ends.
@@ -221,6 +223,9 @@ pub fn prepare(l: Launch) -> Result<Prepared, Error> {
     info.features = host_features();
     let (hwcap, hwcap2) = rustix::param::linux_hwcap();
     (info.hwcap, info.hwcap2) = (hwcap as u64, hwcap2 as u64);
+    if l.boot.patch_calls && info.features & features::FSGSBASE != 0 {
+        info.features |= features::PATCH_CALLS;
+    }
     info.control_fd = l.control.as_raw_fd();
     info.log_fd = l.log.as_raw_fd();
     info.channel_fds = [-1; MAX_CHANNELS];

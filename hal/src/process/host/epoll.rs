@@ -63,6 +63,7 @@ pub(super) fn wait(epoll: Handle, out: &mut [HostEvent], deadline_ns: Option<u64
     let me = unsafe { &*me };
     let timeout =
         deadline_ns.map(|d| d.saturating_sub(<super::Process as crate::contract::Clock>::monotonic_ns()));
+    let _kicks = super::ready::hold_kicks();
     me.mode.fetch_or(HOST_WAIT, Ordering::SeqCst);
     // As in `ready::wait`: from here on a token is followed by the kick signal.
     let result = if me.park.swap(0, Ordering::SeqCst) != 0 {

@@ -82,6 +82,26 @@ pub(super) fn block(fd: i32, events: u16) {
     let _ = ppoll(&mut fds, None, None);
 }
 
+/// Kicks are blocked while it lives, as they are all along in a thread that came by a trap.
+pub(super) struct HeldKicks(bool);
+
+/// Blocks kicks in a thread that came by the call gate.
+pub(super) fn hold_kicks() -> HeldKicks {
+    let by_gate = stack::with(|h| h.by_gate);
+    if by_gate {
+        sys::block_kicks(true);
+    }
+    HeldKicks(by_gate)
+}
+
+impl Drop for HeldKicks {
+    fn drop(&mut self) {
+        if self.0 {
+            sys::block_kicks(false);
+        }
+    }
+}
+
 pub(super) fn wait(items: &mut [PollItem], deadline_ns: Option<u64>) -> Result<usize, Errno> {
     let me = stack::with(|h| h.thread.as_ref().map(|t| &raw const **t));
     let Some(me) = me else { return now(items) };
@@ -89,6 +109,7 @@ pub(super) fn wait(items: &mut [PollItem], deadline_ns: Option<u64>) -> Result<u
     let me = unsafe { &*me };
     let timeout =
         deadline_ns.map(|d| d.saturating_sub(<super::Process as crate::contract::Clock>::monotonic_ns()));
+    let _kicks = hold_kicks();
     me.mode.fetch_or(HOST_WAIT, Ordering::SeqCst);
     // From here on a token is followed by the kick signal, which stays pending until the host opens the mask.
     let result = if me.park.swap(0, Ordering::SeqCst) != 0 {

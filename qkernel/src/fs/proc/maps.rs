@@ -34,6 +34,7 @@ fn backing(v: &Vma) -> (u64, u64, Vec<u8>) {
         Label::Heap => b"[heap]",
         Label::Stack => b"[stack]",
         Label::Vdso => b"[vdso]",
+        Label::Calls => b"[calls]",
         #[allow(unreachable_patterns)]
         _ => b"",
     };

@@ -1,0 +1,41 @@
+"""Call sites: system calls that come by a patched site do what trapped ones do, whatever else goes on."""
+import os
+import shutil
+
+import bundle
+from cases import Case, native
+from report import equal
+from runtime import Runtime
+
+PARTS = "".join(f"ok {p}\n" for p in ("one thread", "signals", "restarts", "forks", "odd", "threads", "last"))
+
+
+def hammer(way):
+    def body(ctx):
+        root = f"{ctx.directory}/root"
+        shutil.copytree(bundle.busybox(), root, symlinks=True)
+        source = os.path.join(os.path.dirname(__file__), "call_sites.c")
+        shutil.copy(native(source, "call-sites"), f"{root}/bin/call-sites")
+        words = ["call-sites"] + (["patched"] if way == "patch" else [])
+        if ctx.is_quark:
+            ctx.quark = Runtime(ctx.quark.binary, log=ctx.log, flags=[*ctx.quark.flags, f"--call-sites={way}"], name=ctx.quark.name)
+        else:
+            words = ["call-sites"]
+        result = ctx.quark.run(ctx.bundle(words, root))
+        equal((result.rc, result.text), (0, PARTS), f"outcome\n{result}")
+    return body
+
+
+def shell(ctx):
+    """Many short programs, each patched anew or not at all."""
+    if ctx.is_quark:
+        ctx.quark = Runtime(ctx.quark.binary, log=ctx.log, flags=[*ctx.quark.flags, "--call-sites=patch"], name=ctx.quark.name)
+    script = "i=0; while [ $i -lt 100 ]; do seq 1 200 | sort -r | sort -n | tail -1; i=$((i+1)); done | uniq -c"
+    result = ctx.quark.run(ctx.bundle(script, bundle.busybox()))
+    equal((result.rc, result.text.split()), (0, ["100", "200"]), f"outcome\n{result}")
+
+
+def cases():
+    yield Case("trapped", hammer("trap"))
+    yield Case("patched", hammer("patch"))
+    yield Case("patched, pipelines", shell)
