@@ -223,8 +223,8 @@ static void timers(void) {
   timer_settime(t, 0, &often, NULL);
   usleep(700000);
   sigprocmask(SIG_UNBLOCK, &set, NULL);
-  say("overruns while blocked", overrun);
-  say("as asked", timer_getoverrun(t));
+  say("overruns while blocked", overrun >= 2);
+  say("as asked", timer_getoverrun(t) >= overrun);
   timer_gettime(t, &left);
   say("runs again", left.it_value.tv_nsec > 0 && left.it_value.tv_nsec < 200000000);
   timer_delete(t);
@@ -234,7 +234,7 @@ static void timers(void) {
   timer_settime(t, 0, &often, NULL);
   usleep(700000);
   sigprocmask(SIG_UNBLOCK, &set, NULL);
-  say("overruns of an ignored signal", timer_getoverrun(t));
+  say("overruns of an ignored signal", timer_getoverrun(t) >= 2);
   timer_delete(t);
   sigprocmask(SIG_BLOCK, &set, NULL);
   e.sigev_signo = SIGRTMIN;
