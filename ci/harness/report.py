@@ -60,7 +60,7 @@ class Report:
         self.logs = logs
         self.only = [o.rstrip("/") for o in only]
         self.passed = self.failed = self.skipped = 0
-        self.failures, self.skips = [], []
+        self.failures, self.skips, self.unsteady = [], [], []
         self.strict = os.environ.get("CI", "") not in ("", "0", "false")
         os.makedirs(logs, exist_ok=True)
 
@@ -74,18 +74,27 @@ class Report:
         return os.path.join(self.logs, name.replace("/", "-").replace(" ", "_")[:120] + ".log")
 
     def case(self, name, function):
-        """Runs one case; returns whether it passed."""
+        """Runs one case; returns whether it passed. One that fails is run once more, and named at the end if it passes then."""
         if not self.wanted(name):
             return None
         began = time.monotonic()
-        try:
-            function()
-        except Skip as e:
-            return self.skip(name, str(e), e.installable)
-        except Failure as e:
-            return self.fail(name, str(e), time.monotonic() - began)
-        except Exception:  # a case that breaks is a case that fails; the others still run
-            return self.fail(name, traceback.format_exc(), time.monotonic() - began)
+        first = None
+        while True:
+            try:
+                function()
+            except Skip as e:
+                return self.skip(name, str(e), e.installable)
+            except Failure as e:
+                message = str(e)
+            except Exception:  # a case that breaks is a case that fails; the others still run
+                message = traceback.format_exc()
+            else:
+                break
+            if first is not None:
+                return self.fail(name, message, time.monotonic() - began)
+            first = message
+        if first is not None:
+            self.unsteady.append(f"{name}: {first.strip().splitlines()[0][:200]}")
         return self.ok(name, time.monotonic() - began)
 
     def ok(self, name, seconds=None, count=1):
@@ -135,6 +144,8 @@ class Report:
                 print(f"{program:{widths[0]}}  {passed:>{widths[1]}}  {failed:>{widths[2]}}  {reason}".rstrip())
         for s in self.skips:
             print(f"not run: {s}")
+        for u in self.unsteady:
+            print(f"passed only when run again: {u}")
         for f in self.failures:
             print(f"failed: {f}   {os.path.relpath(self.log_path(f))}")
         print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped", flush=True)
