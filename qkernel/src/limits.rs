@@ -23,7 +23,7 @@ pub fn memory() -> u64 {
 
 /// Tasks; `u64::MAX`: no limit.
 pub fn pids() -> u64 {
-    value(&PIDS, boot::info().pids_limit)
+    value(&PIDS, boot::try_info().map_or(u64::MAX, |b| b.pids_limit))
 }
 
 /// Takes new limits; 0 leaves one as it is.

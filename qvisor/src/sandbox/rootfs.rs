@@ -303,7 +303,7 @@ impl Builder {
         let Ok(place) = resolve::open_place(&self.root, path) else {
             return true;
         };
-        let entries = open_to_read(&by_descriptor(&place)).map(|fd| rustix::fs::Dir::new(fd));
+        let entries = open_to_read(&by_descriptor(&place)).map(rustix::fs::Dir::new);
         match entries {
             Ok(Ok(entries)) => !entries
                 .flatten()
