@@ -15,12 +15,14 @@ use std::time::{Duration, Instant};
 
 /// A guest that takes longer is not one a person would want.
 const PATIENCE: Timespec = Timespec {
-    tv_sec: 3,
+    tv_sec: 10,
     tv_nsec: 0,
 };
 /// Slowest system call that still counts as hardware virtualization. Nested in a busy emulated machine one takes up to 20 µs;
 /// what emulates ring 0 instruction by instruction needs several times as much for each of them.
 const SLOWEST: Duration = Duration::from_micros(100);
+/// Other work on the machine can slow any one round; what the machine is slows them all.
+const ROUNDS: usize = 5;
 
 /// Tests `/dev/kvm`; what was found, in words for a person.
 ///
@@ -32,7 +34,11 @@ pub fn probe(kvm: OwnedFd) -> Result<String, String> {
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed("pipe", e))?;
     let child = crate::sys::fork_into(0).map_err(|e| format!("the self-test's process: {e}"))?;
     if child == 0 {
-        let verdict = match run(kvm) {
+        let verdict = match best_round(&kvm) {
+            Ok(Ok(per_call)) if per_call > SLOWEST => format!(
+                "-/dev/kvm is present but emulates ring 0 in software: a system call takes {} µs",
+                per_call.as_micros()
+            ),
             Ok(Ok(per_call)) => format!("+user mode works, a system call takes {} ns", per_call.as_nanos()),
             Ok(Err(why)) => format!("-{why}"),
             Err(e) => format!("-/dev/kvm is present, but not fit for guests: {e}"),
@@ -48,6 +54,21 @@ pub fn probe(kvm: OwnedFd) -> Result<String, String> {
         let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
     }
     verdict
+}
+
+/// The time of a call in the first round that is fast enough, or in the best; or why KVM is not fit.
+fn best_round(kvm: &OwnedFd) -> Result<Result<Duration, String>, Error> {
+    let mut best = Duration::MAX;
+    for _ in 0..ROUNDS {
+        match run(kvm.try_clone().map_err(|e| Error::Os("dup", e))?)? {
+            Ok(per_call) => best = best.min(per_call),
+            no => return Ok(no),
+        }
+        if best <= SLOWEST {
+            break;
+        }
+    }
+    Ok(Ok(best))
 }
 
 /// Waits for the child's words.
@@ -181,12 +202,5 @@ fn run(kvm: OwnedFd) -> Result<Result<Duration, String>, Error> {
             }
         }
     }
-    let per_call = began.elapsed() / SelfTest::CALLS;
-    if per_call > SLOWEST {
-        return Ok(Err(format!(
-            "/dev/kvm is present but emulates ring 0 in software: a system call takes {} µs",
-            per_call.as_micros()
-        )));
-    }
-    Ok(Ok(per_call))
+    Ok(Ok(began.elapsed() / SelfTest::CALLS))
 }
