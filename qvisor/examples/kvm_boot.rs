@@ -6,10 +6,6 @@
 mod confined;
 #[path = "../src/host/mod.rs"]
 mod host;
-#[path = "../src/vm/kvm/mod.rs"]
-mod kvm;
-#[path = "../src/vm/process.rs"]
-mod process;
 #[path = "../src/seccomp/mod.rs"]
 mod seccomp;
 #[path = "../src/sandbox/socket.rs"]
@@ -18,13 +14,15 @@ mod socket;
 mod sys;
 #[path = "../src/vcpu/mod.rs"]
 mod vcpu;
+#[path = "../src/vm/mod.rs"]
+mod vm;
 mod sandbox {
     pub(crate) use crate::socket;
 }
 
-use kvm::{Launch, open, prepare};
-use process::BootParams;
 use std::os::fd::{AsFd, OwnedFd};
+use vm::kvm::{Launch, open, prepare};
+use vm::process::BootParams;
 
 fn main() {
     let mut args = std::env::args_os().skip(1);
@@ -46,12 +44,14 @@ fn main() {
         log_level,
         memory_limit: 256 << 20,
         pids_limit: u64::MAX,
+        patch_calls: false,
     };
     let kvm = open().unwrap_or_else(|e| panic!("{e}"));
     match prepare(Launch {
         kvm,
         kernel,
         boot,
+        engine: vm::Engine::Auto,
         control,
         log,
     }) {

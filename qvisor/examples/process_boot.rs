@@ -71,6 +71,7 @@ fn main() {
             log_level,
             memory_limit: u64::MAX,
             pids_limit: u64::MAX,
+            patch_calls: false,
         },
         control: control.into(),
         log,
