@@ -171,11 +171,14 @@ class Nest:
         process.running.discard(self.p)
         process.reap()
         shutil.rmtree(self.dir, ignore_errors=True)
-        for directory in self.cgroups():
-            try:
-                os.rmdir(directory)
-            except OSError:
-                pass
+        # What has been killed may still be on its way out.
+        end = time.monotonic() + 10
+        while (left := self.cgroups()) and time.monotonic() < end:
+            for directory in left:
+                try:
+                    os.rmdir(directory)
+                except OSError:
+                    time.sleep(0.02)
 
 
 class SystemdNest(Nest):
