@@ -99,7 +99,7 @@ DEVELOPMENT = [
      "git init -q -b main r; cd r; for i in 1 2 3; do echo $i >f$i; git add .; git commit -qm c$i; done; git log --oneline; git clone -q . ../c; cd ../c; git log -1 --format=%H; git checkout -q HEAD~1; ls; "
      "git diff HEAD main --stat; git gc -q; git fsck 2>&1 | grep -v -e HEAD -e dangling; echo checked", SAME),
     ("xz and bzip2", "seq 1 100000 | xz -T2 | xz -d | md5sum; seq 1 100000 | bzip2 | bunzip2 | md5sum", SAME),
-    ("ps and top", "sleep 33 & ps -e -o comm= | sort | tr '\\n' ' '; top -bn1 | grep -c sleep; pgrep -x sleep | wc -l; pkill sleep; wait; echo", SAME, {"err": "(Terminated)?"}),
+    ("ps and top", "sleep 33 & sleep 0.5; ps -e -o comm= >/tmp/ps; sort /tmp/ps | tr '\\n' ' '; top -bn1 | grep -c sleep; pgrep -x sleep | wc -l; pkill sleep; wait; echo", SAME, {"err": "(Terminated)?"}),
 ]
 
 
