@@ -162,7 +162,8 @@ impl Prepared {
         let log = self.log.try_clone();
         let code = match self.run(&confine) {
             Ok((code, reason)) => {
-                if code != 0 {
+                // A container that ends with a status of its own is no error, and has no reason.
+                if code != 0 && !reason.is_empty() {
                     complain(&log, &reason);
                 }
                 code
