@@ -11,9 +11,20 @@ import bundle
 import process
 from report import Failure, Skip, check
 
-# The first process of the nest: it reaps orphans, and ends the daemons in order when its stdin closes.
-INIT = """
+# A nest's /run, /tmp and /var/tmp are its own: nothing in it can clean up what is the host's. Of the host's /tmp only $VISIBLE are seen.
+PRIVATE = """
 mount -t tmpfs none /run
+mount -t tmpfs none /var/tmp
+mount -t tmpfs none /mnt
+for d in $VISIBLE; do
+  mkdir -p /mnt/${d#/tmp}
+  mount --bind $d /mnt/${d#/tmp}
+done
+mount --move /mnt /tmp
+"""
+
+# The first process of the nest: it reaps orphans, and ends the daemons in order when its stdin closes.
+INIT = PRIVATE + """
 ip link set lo up
 echo up
 while read -r line; do eval "$line"; done
@@ -34,9 +45,8 @@ for d in $all; do
 done
 exec "$@"
 """
-SYSTEMD = """
+SYSTEMD = PRIVATE + """
 mount -t proc proc /proc
-mount -t tmpfs none /run
 ip link set lo up
 old=$(awk '$3 == "cgroup" {print $2, $4}' /proc/mounts)
 umount -R /sys/fs/cgroup
@@ -73,15 +83,19 @@ class Nest:
         with open(self.quark, "w", encoding="utf-8") as f:
             f.write(f"#!/bin/sh\nexec {quark} {' '.join(flags)} \"$@\"\n")
         os.chmod(self.quark, 0o755)
+        visible = {self.dir, os.path.dirname(os.path.realpath(quark)), os.path.realpath(bundle.CACHE)}
+        self.env = dict(os.environ, NAME=self.name, DIR=self.dir, VISIBLE=" ".join(sorted(v for v in visible if v.startswith("/tmp/"))))
         self.p = self.launch()
         process.running.add(self.p)
         self.init = next(iter(process.children(self.p.pid)))
+        for directory in ("/run", "/tmp", "/var/tmp"):
+            check(not os.path.samefile(directory, f"/proc/{self.init}/root{directory}"), f"the nest has the host's {directory}")
 
     def launch(self):
         """Starts the nest's first process; gives the one that holds the nest."""
         p = subprocess.Popen(
             ["unshare", *UNSHARE, "--mount-proc", "bash", "-c", INIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, start_new_session=True)
+            stderr=subprocess.STDOUT, text=True, env=self.env, start_new_session=True)
         check(p.stdout.readline() == "up\n", "the nest's namespaces cannot be made")
         return p
 
@@ -188,7 +202,7 @@ class SystemdNest(Nest):
         flags = [*UNSHARE, "--cgroup", "--uts", "--ipc"]
         with open(f"{self.dir}/systemd.log", "w", encoding="utf-8") as log:
             p = subprocess.Popen(["bash", "-c", IN_CGROUP, "bash", "unshare", *flags, "bash", "-c", SYSTEMD], stdin=subprocess.PIPE,
-                                 stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ, NAME=self.name), start_new_session=True)
+                                 stdout=log, stderr=subprocess.STDOUT, env=self.env, start_new_session=True)
         # Until it has become unshare(1) its children are others.
         process.wait_until(lambda: process.parents()[p.pid][1] == "unshare" and process.children(p.pid), 20, "systemd's namespaces")
         self.init = process.children(p.pid)[0]
