@@ -14,6 +14,7 @@ until_log() { for _ in $(seq 100); do docker logs $1 2>&1 | grep -q "$2" && retu
 # Runs a command on a terminal of its own.
 on_tty() { script -qec "$*" /dev/null; }
 """
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Docker(Engine):
@@ -34,8 +35,7 @@ docker volume ls -q --filter name=$N | xargs -r docker volume rm"""
         n.daemon(f"dockerd --config-file {n.dir}/daemon.json --data-root {n.dir}/data --exec-root {n.dir}/exec "
                  f"-H {socket} -p {n.dir}/docker.pid --bip 172.29.7.1/24", "dockerd.log")
         n.wait(f"docker -H {socket} version")
-        path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        rc, out = n.script(f"docker -H {socket} import -c 'CMD [\"sh\"]' -c 'ENV {path}' {n.image()} busybox")
+        rc, out = n.script(f"docker -H {socket} import -c 'CMD [\"sh\"]' -c 'ENV {PATH}' {n.image()} busybox")
         check(rc == 0, f"cannot import the image\n{out}")
 
     def parent(self):

@@ -7,8 +7,9 @@ from containerd import Containerd
 from docker import Docker, DockerOfSystemd
 from podman import Podman
 from report import Failure, Skip, check
+from served import Served
 
-ENGINES = {"docker": Docker, "docker-systemd": DockerOfSystemd, "containerd": Containerd, "podman": Podman}
+ENGINES = {"docker": Docker, "docker-served": Served, "docker-systemd": DockerOfSystemd, "containerd": Containerd, "podman": Podman}
 
 
 def case_of(engine, case, log, shown):
