@@ -1,6 +1,8 @@
 """What a user does with docker, a case a line; see compare.Case."""
 from compare import Case
 
+OOM = "with runc Docker may hear of the event too late"
+
 RUN = [
     Case("run --rm", "run --rm busybox echo hi", "^hi$"),
     Case("run -d, wait, logs", "run -d --name $N busybox sh -c 'echo out; echo err >&2; exit 5'; docker wait $N; docker logs $N 2>/dev/null; docker logs $N 2>&1 >/dev/null", "5.*out"),
@@ -40,7 +42,8 @@ RUN = [
          "run --rm --security-opt seccomp=unconfined busybox echo free", "NoNewPrivs:.1.*free"),
     Case("run --ulimit", "run --rm --ulimit nofile=100:200 --ulimit core=0 busybox sh -c 'ulimit -n; ulimit -Hn; ulimit -c'", "100.200"),
     Case("run --memory, over it", "run --rm --memory 64m busybox sh -c 'cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max'; "
-         "run --name $N --memory 64m busybox tail /dev/zero; echo rc=$?; docker inspect -f '{{.State.OOMKilled}}' $N", "rc=137"),
+         "run --name $N --memory 64m busybox tail /dev/zero; echo rc=$?; docker inspect -f '{{.State.OOMKilled}}' $N", "rc=137",
+         ours="67108864\nrc=137\ntrue\n", why=OOM),
     Case("run --cpus", "run --name $N --cpus 0.5 -d busybox sleep 100 >/dev/null; docker inspect -f '{{.HostConfig.NanoCpus}}' $N; "
          "id=$(docker inspect -f '{{.Id}}' $N); cat /sys/fs/cgroup/cpu/*/$id/cpu.cfs_quota_us 2>/dev/null || cat /sys/fs/cgroup/*/$id/cpu.max", "50000"),
     Case("run --cpuset-cpus", "run --rm --cpuset-cpus 0 busybox sh -c 'nproc; grep Cpus_allowed_list /proc/self/status'", "^1"),
@@ -164,7 +167,9 @@ SYSTEMD = [
     Case("limits", "run -d --name $N --cpus 0.5 --memory 100m --memory-swap 100m busybox sleep 100 >/dev/null; " + UNIT + "systemctl show -p CPUQuotaPerSecUSec --value $unit; "
          "docker update --cpus 0.3 $N >/dev/null; systemctl show -p CPUQuotaPerSecUSec --value $unit; systemctl daemon-reload; sleep 0.3; "
          "cat /sys/fs/cgroup/cpu/system.slice/$unit/cpu.cfs_quota_us 2>/dev/null || cat /sys/fs/cgroup/system.slice/$unit/cpu.max", "500ms.300ms.30000"),
-    Case("out of memory", "run --name $N --memory 64m busybox tail /dev/zero; echo rc=$?; docker inspect -f '{{.State.OOMKilled}}' $N", "rc=137"),
+    Case("its cgroups stay its own when other units come and go", "run -d --name $N busybox sleep 100 >/dev/null; run --rm busybox true; run -d --label test=$N busybox sleep 100 >/dev/null; "
+         "systemctl daemon-reload; grep -v -c docker-$(docker inspect -f '{{.Id}}' $N).scope /proc/$(docker inspect -f '{{.State.Pid}}' $N)/cgroup || true", "^0"),
+    Case("out of memory", "run --name $N --memory 64m busybox tail /dev/zero; echo rc=$?; docker inspect -f '{{.State.OOMKilled}}' $N", "rc=137", ours="rc=137\ntrue\n", why=OOM),
     Case("pause, stop", "run -d --name $N busybox sleep 100 >/dev/null; docker pause $N; docker inspect -f '{{.State.Status}}' $N; docker unpause $N; docker stop -t 0 $N; "
          "docker inspect -f '{{.State.ExitCode}}' $N", "paused.*137"),
 ]

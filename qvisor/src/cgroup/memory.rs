@@ -137,9 +137,7 @@ impl MemoryWatch {
         // Lowering the limit reclaims first and fails if that is not enough; the wall is put back at once.
         let target = self.threshold - self.threshold / 16;
         for value in [target, self.wall] {
-            if let Ok(file) = open(&self.dir, "memory.limit_in_bytes", OFlags::WRONLY) {
-                let _ = rustix::io::write(&file, value.to_string().as_bytes());
-            }
+            let _ = self.write("memory.limit_in_bytes", value);
         }
     }
 
@@ -150,28 +148,54 @@ impl MemoryWatch {
         /// More than the host side itself uses: the host's killer takes the largest.
         const VICTIM: u64 = 64 << 20;
         /// The time in which those who watch the event hear of it before they hear of this process's end.
-        const HEARD: Duration = Duration::from_millis(20);
-        let (limit, usage) = if self.v1 {
-            ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        } else {
-            ("memory.max", "memory.current")
-        };
-        let Some(usage) = self.number(usage) else { return };
-        let Ok(file) = open(&self.dir, limit, OFlags::WRONLY) else {
-            return;
-        };
-        if rustix::io::write(&file, (usage + VICTIM / 2).to_string().as_bytes()).is_err() {
-            return;
-        }
-        match crate::sys::fork_into(0) {
-            Ok(0) => crate::sys::use_memory_and_exit(VICTIM as usize),
-            Ok(pid) => {
-                let pid = rustix::process::Pid::from_raw(pid);
-                let _ = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
-                std::thread::sleep(HEARD);
+        const HEARD: Duration = Duration::from_millis(50);
+        /// How often it is tried, and the pause in between.
+        const TRIES: u32 = 50;
+        const PAUSE: Duration = Duration::from_millis(10);
+        // What has been killed frees its memory while it goes: where the process found room, the next one finds less.
+        for _ in 0..TRIES {
+            if self.lower_limit(VICTIM / 2).is_none() {
+                return;
             }
-            Err(_) => {}
+            match crate::sys::fork_into(0) {
+                Ok(0) => crate::sys::use_memory_and_exit(VICTIM as usize),
+                Ok(pid) => {
+                    let pid = rustix::process::Pid::from_raw(pid);
+                    let ended = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
+                    if ended.is_ok_and(|e| e.is_some_and(|(_, status)| status.signaled())) {
+                        std::thread::sleep(HEARD);
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+            std::thread::sleep(PAUSE);
         }
+        log::warn!("the host did not see the container run out of memory: engines may not know why it ended");
+    }
+
+    /// Leaves `room` bytes above what is used now, and no swap.
+    fn lower_limit(&self, room: u64) -> Option<()> {
+        let (limit, usage, swap) = if self.v1 {
+            (
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                "memory.memsw.limit_in_bytes",
+            )
+        } else {
+            ("memory.max", "memory.current", "memory.swap.max")
+        };
+        let most = self.number(usage)? + room;
+        self.write(limit, most)?;
+        // Without swap accounting there is no such file. Version 1 counts memory among it, version 2 does not.
+        let _ = self.write(swap, if self.v1 { most } else { 0 });
+        Some(())
+    }
+
+    fn write(&self, name: &str, value: u64) -> Option<()> {
+        let file = open(&self.dir, name, OFlags::WRONLY).ok()?;
+        rustix::io::write(&file, value.to_string().as_bytes()).ok()?;
+        Some(())
     }
 
     fn read(&self, name: &str) -> Option<String> {

@@ -116,6 +116,16 @@ impl Unit {
             ("MemoryAccounting", Value::Bool(true)),
             ("CPUAccounting", Value::Bool(true)),
             ("TasksAccounting", Value::Bool(true)),
+            // Version 1's blkio is no part of what `Delegate` names: without this systemd takes the process out of that
+            // cgroup as soon as another unit starts, and whoever watches the container takes its cgroup for deleted.
+            (
+                if unified {
+                    "IOAccounting"
+                } else {
+                    "BlockIOAccounting"
+                },
+                Value::Bool(true),
+            ),
             ("PIDs", Value::List(vec![pid as u32])),
         ];
         if let Some(limits) = limits {
