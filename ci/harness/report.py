@@ -61,6 +61,8 @@ class Report:
         self.only = [o.rstrip("/") for o in only]
         self.passed = self.failed = self.skipped = 0
         self.failures, self.skips, self.unsteady = [], [], []
+        # What a line of the table at the end says of each group of cases: passed, failed, reasons.
+        self.groups = {}
         self.strict = os.environ.get("CI", "") not in ("", "0", "false")
         os.makedirs(logs, exist_ok=True)
 
@@ -97,8 +99,16 @@ class Report:
             self.unsteady.append(f"{name}: {first.strip().splitlines()[0][:200]}")
         return self.ok(name, time.monotonic() - began)
 
+    def count(self, name, passed=0, failed=0, reason=""):
+        row = self.groups.setdefault("/".join(name.split("/")[:2]), [0, 0, []])
+        row[0] += passed
+        row[1] += failed
+        if reason and reason not in row[2]:
+            row[2].append(reason)
+
     def ok(self, name, seconds=None, count=1):
         self.passed += count
+        self.count(name, passed=count)
         self.line("ok", name, seconds)
         return True
 
@@ -108,12 +118,14 @@ class Report:
         if reason is not None:
             self.skipped += 1
             self.skips.append(f"{name}: known to fail: {reason}")
+            self.count(name, failed=1, reason=f"known: {reason}")
             self.line("KNOWN", name, seconds)
             with open(self.log_path(name), "a", encoding="utf-8") as f:
                 f.write(message + "\n")
             return False
         self.failed += 1
         self.failures.append(name)
+        self.count(name, failed=1)
         self.line("FAILED", name, seconds)
         for text in message.rstrip().splitlines()[:60]:
             print("        " + text)
@@ -127,6 +139,7 @@ class Report:
             return self.fail(name, f"skipped, which is a failure here: {why}")
         self.skipped += 1
         self.skips.append(f"{name}: {why}")
+        self.count(name, reason=f"not run: {(why.strip().splitlines() or [why])[0][:100]}")
         print(f"SKIPPED {name}: {why}", flush=True)
         return None
 
@@ -137,8 +150,10 @@ class Report:
 
     def finish(self):
         """Prints the end; returns the exit status."""
-        if outcomes:
-            rows = [("program", "passed", "failed", "differs because"), *outcomes]
+        groups = [(name, str(passed), str(failed), "; ".join(why)) for name, (passed, failed, why) in self.groups.items()
+                  if name.split("/")[0] in ("programs", "engines", "emulated")]
+        if groups or outcomes:
+            rows = [("program", "passed", "failed", "differs because"), *groups, *outcomes]
             widths = [max(len(r[i]) for r in rows) for i in range(3)]
             for program, passed, failed, reason in rows:
                 print(f"{program:{widths[0]}}  {passed:>{widths[1]}}  {failed:>{widths[2]}}  {reason}".rstrip())
