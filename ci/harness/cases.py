@@ -100,12 +100,13 @@ def table(rows, **common):
     return [shell(name, script, out, **{**common, **(more[0] if more else {})}) for name, script, out, *more in rows]
 
 
-def native(source, name, flags=()):
-    """Builds a static helper from a C file with the host's compiler; returns its path."""
+def native(source, name, flags=(), parts=()):
+    """Builds a static helper from a C file (and its other parts beside it) with the host's compiler; returns its path."""
     apt.need("gcc", "libc6-dev")
     target = os.path.join(bundle.CACHE, "bin", name)
-    if not os.path.exists(target) or os.path.getmtime(target) < os.path.getmtime(source):
+    files = [source] + [os.path.join(os.path.dirname(source), p) for p in parts]
+    if not os.path.exists(target) or os.path.getmtime(target) < max(map(os.path.getmtime, files)):
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        done = process.run(["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", target, source, *flags], timeout=120)
+        done = process.run(["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", target, *(f for f in files if f.endswith(".c")), *flags], timeout=120)
         check(done.rc == 0, f"{source} does not compile\n{done}")
     return target
