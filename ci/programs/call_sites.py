@@ -10,6 +10,12 @@ from runtime import Runtime
 PARTS = "".join(f"ok {p}\n" for p in ("one thread", "signals", "restarts", "forks", "odd", "threads", "last"))
 
 
+def with_sites(quark, way):
+    """The same runtime, with call sites patched or not."""
+    flags = [f for f in quark.flags if not f.startswith("--call-sites")]
+    return Runtime(quark.binary, log=quark.log, flags=[*flags, f"--call-sites={way}"], name=quark.name)
+
+
 def hammer(way):
     def body(ctx):
         root = f"{ctx.directory}/root"
@@ -18,7 +24,7 @@ def hammer(way):
         shutil.copy(native(source, "call-sites"), f"{root}/bin/call-sites")
         words = ["call-sites"] + (["patched"] if way == "patch" else [])
         if ctx.is_quark:
-            ctx.quark = Runtime(ctx.quark.binary, log=ctx.log, flags=[*ctx.quark.flags, f"--call-sites={way}"], name=ctx.quark.name)
+            ctx.quark = with_sites(ctx.quark, way)
         else:
             words = ["call-sites"]
         result = ctx.quark.run(ctx.bundle(words, root))
@@ -29,7 +35,7 @@ def hammer(way):
 def shell(ctx):
     """Many short programs, each patched anew or not at all."""
     if ctx.is_quark:
-        ctx.quark = Runtime(ctx.quark.binary, log=ctx.log, flags=[*ctx.quark.flags, "--call-sites=patch"], name=ctx.quark.name)
+        ctx.quark = with_sites(ctx.quark, "patch")
     script = "i=0; while [ $i -lt 100 ]; do seq 1 200 | sort -r | sort -n | tail -1; i=$((i+1)); done | uniq -c"
     result = ctx.quark.run(ctx.bundle(script, bundle.busybox()))
     equal((result.rc, result.text.split()), (0, ["100", "200"]), f"outcome\n{result}")
