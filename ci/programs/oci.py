@@ -139,6 +139,16 @@ def home(ctx):
         equal(done.text.strip(), expected, f"HOME of user {uid}")
 
 
+def preserved_descriptors(ctx):
+    """What the caller of exec has open from 3 on is the program's, and no more."""
+    id = running(ctx)
+    said = {}
+    for count in (0, 1, 2):
+        command = ctx.quark.command("exec", "--preserve-fds", count, id, "sh", "-c", "for n in 3 4; do [ -e /proc/$$/fd/$n ] && cat <&$n; done")
+        said[count] = process.run(["bash", "-c", 'exec 3<<<three 4<<<four; "$@"', "bash", *command])
+    equal([said[n].text for n in (0, 1, 2)], ["", "three\n", "three\nfour\n"], f"{said[2]}")
+
+
 def oom_score(ctx):
     def change(c):
         c["process"]["oomScoreAdj"] = 321
@@ -232,6 +242,7 @@ def cases():
         Case("events", events),
         Case("features", features),
         Case("HOME from passwd", home),
+        Case("exec --preserve-fds", preserved_descriptors),
         Case("oomScoreAdj", oom_score),
         Case("additional groups", groups),
         Case("tmpcopyup", copied_up),
