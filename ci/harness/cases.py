@@ -1,7 +1,6 @@
 """What a group of program tests is made of: cases, most of them rows of a table."""
 import os
 import re
-import shutil
 import tempfile
 from dataclasses import dataclass
 from typing import Callable
@@ -10,7 +9,7 @@ import apt
 import bundle
 import process
 from report import Failure, check, equal
-from runtime import Runtime, settle
+from runtime import Runtime, remove_tree, settle
 
 # As expected output: what runc prints for the same command on the same bundle.
 SAME = object()
@@ -53,19 +52,17 @@ class Context:
     def finish(self):
         """Removes everything; returns what was left behind."""
         left = []
-        for r in (self.quark, self._reference):
-            if r is None:
-                continue
-            complaints = r.clean()
-            remaining = settle(5)
-            process.kill_all(remaining)
-            if r is self.quark:
-                left += complaints
-                left += [f"process {pid} ({name})" for pid, name in remaining.items()]
-                left += r.remains()
-            r.end()
+        if self._reference is not None:
+            self._reference.clean()
+            self._reference.end()
+        left += self.quark.clean()
+        remaining = settle(5)
+        process.kill_all(remaining)
+        left += [f"process {pid} ({name})" for pid, name in remaining.items()]
+        left += self.quark.remains()
+        self.quark.end()
         process.reap()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        remove_tree(self.directory)
         return left
 
 

@@ -2,6 +2,7 @@
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 
@@ -77,7 +78,16 @@ class Runtime:
         return found
 
     def end(self):
-        shutil.rmtree(self.root, ignore_errors=True)
+        remove_tree(self.root)
+
+
+def remove_tree(path):
+    """Removes a directory; what something left mounted below it is let go first, lest its content be removed too."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as f:
+        mounts = [line.split()[4] for line in f if line.split()[4].startswith(path + "/")]
+    for mount in reversed(mounts):
+        subprocess.run(["umount", "--lazy", mount], check=True)
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def settle(timeout=5):

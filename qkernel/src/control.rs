@@ -389,7 +389,7 @@ fn load_first(cell: &Once<hal::aspace::AddressSpace>, id: ExecId, spec: &Process
 
 fn load(task: &Arc<Task>, regs: &mut UserContext, spec: &ProcessSpec) -> Result<(), Failure> {
     let cwd = String::from_utf8_lossy(&spec.cwd).into_owned();
-    crate::fs::change_dir(task, &spec.cwd)
+    crate::fs::start_dir(task, &spec.cwd)
         .map_err(|e| Failure(e, format!("process.cwd: cannot change to {cwd:?}: {e}")))?;
     let name = spec.args.first().cloned().unwrap_or_default();
     let wrong = |e| {
@@ -534,9 +534,12 @@ pub fn out_of_memory() {
 }
 
 fn list() -> Vec<ProcessEntry> {
+    let booted_ns = hal::clock::realtime_ns().saturating_sub(hal::clock::monotonic_ns());
     table::processes()
         .iter()
         .map(|p| {
+            let session = p.family.lock().session.clone();
+            let tty = session.and_then(|s| s.tty.lock().as_ref().map(|t| t.rdev() as u32));
             let task = p.tasks.lock().first().cloned();
             let usage = crate::syscall::process::process_usage(p);
             ProcessEntry {
@@ -550,7 +553,8 @@ fn list() -> Vec<ProcessEntry> {
                     .map_or(0, |q| q.pid),
                 uid: task.as_ref().map_or(0, |t| t.creds().euid),
                 state: task.as_ref().map_or(b'Z', |t| t.state_letter()),
-                start_s: p.start_ns / crate::time::SECOND_NS,
+                start_s: (booted_ns + p.start_ns) / crate::time::SECOND_NS,
+                tty: tty.unwrap_or(0),
                 cpu_ms: (usage.user_ns + usage.system_ns) / 1_000_000,
                 cmdline: task.map_or(Vec::new(), |t| t.name()),
             }

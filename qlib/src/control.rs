@@ -230,8 +230,10 @@ pub struct ProcessEntry {
     pub uid: u32,
     /// State letter as in `/proc/PID/stat`.
     pub state: u8,
-    /// Start time, seconds after boot.
+    /// Start time, seconds since the Epoch.
     pub start_s: u64,
+    /// Device number of its controlling terminal; 0 = none.
+    pub tty: u32,
     /// CPU time, ms.
     pub cpu_ms: u64,
     /// Command line, NUL-separated (or the name in brackets).
@@ -502,6 +504,7 @@ impl Event {
                         .u32(p.uid)
                         .u8(p.state)
                         .u64(p.start_s)
+                        .u32(p.tty)
                         .u64(p.cpu_ms)
                         .bytes(&p.cmdline);
                 });
@@ -544,6 +547,7 @@ impl Event {
                     uid: r.u32()?,
                     state: r.u8()?,
                     start_s: r.u64()?,
+                    tty: r.u32()?,
                     cpu_ms: r.u64()?,
                     cmdline: r.bytes()?,
                 })

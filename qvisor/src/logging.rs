@@ -5,10 +5,13 @@ use crate::sandbox::logfile::LogFile;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use rustix::fd::OwnedFd;
 use std::io::Write;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
+
+static SINK: OnceLock<Sink> = OnceLock::new();
 
 struct Sink {
-    file: Option<Mutex<std::fs::File>>,
+    file: Mutex<Option<std::fs::File>>,
+    file_is_stderr: bool,
     file_level: LevelFilter,
     json: bool,
     /// The sandbox's own log.
@@ -32,6 +35,7 @@ fn filter(level: u32) -> LevelFilter {
 ///
 /// Without a file only what was asked for with `--debug` is worth the program's stderr.
 pub fn init(file: Option<OwnedFd>, json: bool, level: u32, own: Option<(LogFile, u32)>) {
+    let file_is_stderr = file.is_none();
     let file = match file {
         Some(fd) => Some(std::fs::File::from(fd)),
         // stderr will be given away to the container's program; the log keeps its own way there.
@@ -50,14 +54,25 @@ pub fn init(file: Option<OwnedFd>, json: bool, level: u32, own: Option<(LogFile,
         None => (None, LevelFilter::Off),
     };
     let sink = Sink {
-        file: file.map(Mutex::new),
+        file: Mutex::new(file),
+        file_is_stderr,
         file_level,
         json,
         own,
         own_level,
     };
-    if log::set_boxed_logger(Box::new(sink)).is_ok() {
+    if log::set_logger(SINK.get_or_init(|| sink)).is_ok() {
         log::set_max_level(file_level.max(own_level));
+    }
+}
+
+/// Logs no more to the caller's stderr: who reads it waits for every holder of it to let go.
+pub fn leave_stderr() {
+    if let Some(sink) = SINK.get()
+        && sink.file_is_stderr
+        && let Ok(mut file) = sink.file.lock()
+    {
+        *file = None;
     }
 }
 
@@ -88,8 +103,9 @@ impl Log for Sink {
     fn log(&self, record: &Record<'_>) {
         let said = record.args().to_string();
         let line = |json| format!("{}\n", line(json, record.level(), record.target(), &said));
-        if let (Some(file), true) = (&self.file, record.level() <= self.file_level)
-            && let Ok(mut file) = file.lock()
+        if record.level() <= self.file_level
+            && let Ok(mut file) = self.file.lock()
+            && let Some(file) = file.as_mut()
         {
             let _ = file.write_all(line(self.json).as_bytes());
         }

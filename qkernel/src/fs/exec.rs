@@ -6,6 +6,7 @@ use crate::fs::open;
 use crate::fs::path::Path;
 use crate::fs::walk::{Flags, lookup, may_search};
 use crate::task::Task;
+use crate::task::creds::{Creds, cap};
 use alloc::sync::Arc;
 use hal::uapi::general::{AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW};
 use qlib::Errno;
@@ -46,14 +47,26 @@ pub fn open_exec_at(task: &Task, fd: Fd, path: &[u8], flags: u32) -> Result<Arc<
     }
 }
 
-/// Changes the working directory.
+/// Takes the working directory of a program that the runtime starts.
 ///
 /// # Errors
 /// As `chdir(2)`.
-pub fn change_dir(task: &Task, path: &[u8]) -> Result<(), Errno> {
-    let (fs, creds) = (task.fs(), task.creds());
-    let to = lookup(&fs, &creds, None, path, Flags::FOLLOW | Flags::DIRECTORY)?;
-    may_search(&creds, &to)?;
+pub fn start_dir(task: &Task, path: &[u8]) -> Result<(), Errno> {
+    let fs = task.fs();
+    let of = |creds: &Creds| {
+        let to = lookup(&fs, creds, None, path, Flags::FOLLOW | Flags::DIRECTORY)?;
+        may_search(creds, &to)?;
+        Ok(to)
+    };
+    let to = match of(&task.creds()) {
+        // A runtime goes there before it becomes the user.
+        Err(Errno::EACCES) => {
+            let mut creds = Creds::clone(&task.creds());
+            creds.caps.effective |= 1 << cap::DAC_READ_SEARCH;
+            of(&creds)?
+        }
+        other => other?,
+    };
     fs.set_cwd(to);
     Ok(())
 }

@@ -38,7 +38,7 @@ pub mod tmpfs;
 pub mod tty;
 pub mod walk;
 
-pub use exec::{change_dir, open_exec, open_exec_at, set_sysctl};
+pub use exec::{open_exec, open_exec_at, set_sysctl, start_dir};
 pub use fdtable::{Fd, FdTable};
 pub use file::{File, FileOps, PollSource};
 pub use inode::{FileType, Inode, InodeRef, SetAttr, Stat};

@@ -220,11 +220,17 @@ fn apply_cpu(w: &Writer<'_>, c: &LinuxCpu) -> Result<(), Error> {
                 if let Some(shares) = shares {
                     w.set(dir, "cpu.shares", "cpu.shares", shares)?;
                 }
-                if let Some(period) = period {
-                    w.set(dir, "cpu.period", "cpu.cfs_period_us", period)?;
+                let set_period = |period| w.set(dir, "cpu.period", "cpu.cfs_period_us", period);
+                // Together they must stay below the parent's share at every moment: one order or the other does.
+                let later = period.filter(|p| quota.is_some() && set_period(*p).is_err());
+                if let (Some(period), None) = (period, quota) {
+                    set_period(period)?;
                 }
                 if let Some(quota) = quota {
                     w.set(dir, "cpu.quota", "cpu.cfs_quota_us", quota)?;
+                }
+                if let Some(period) = later {
+                    set_period(period)?;
                 }
                 if let Some(burst) = c.burst() {
                     w.set(dir, "cpu.burst", "cpu.cfs_burst_us", burst)?;
@@ -253,6 +259,22 @@ fn apply_cpu(w: &Writer<'_>, c: &LinuxCpu) -> Result<(), Error> {
         }
         if let Some(idle) = c.idle() {
             w.set(dir, "cpu.idle", "cpu.idle", idle)?;
+        }
+    }
+    for (value, limit, file) in [
+        (
+            c.realtime_period().map(|v| v.to_string()),
+            "cpu.realtimePeriod",
+            "cpu.rt_period_us",
+        ),
+        (
+            c.realtime_runtime().map(|v| v.to_string()),
+            "cpu.realtimeRuntime",
+            "cpu.rt_runtime_us",
+        ),
+    ] {
+        if let Some(value) = value.filter(|v| v != "0") {
+            w.set(w.find(limit, "cpu")?, limit, file, value)?;
         }
     }
     for (value, limit, file) in [
@@ -290,6 +312,37 @@ fn apply_block_io(w: &Writer<'_>, io: &LinuxBlockIo) -> Result<(), Error> {
             .find(|f| dir.path.join(f).exists())
             .unwrap_or(&files[1]);
         w.set(dir, "blockIO.weight", file, weight)?;
+    }
+    if io.leaf_weight().is_some_and(|v| v != 0) {
+        w.set(
+            dir,
+            "blockIO.leafWeight",
+            "blkio.leaf_weight",
+            io.leaf_weight().unwrap_or_default(),
+        )?;
+    }
+    for device in io.weight_device().iter().flatten() {
+        let at = format!("{}:{}", device.major(), device.minor());
+        let files = if old {
+            ["blkio.weight_device", "blkio.bfq.weight_device"]
+        } else {
+            ["io.weight", "io.bfq.weight"]
+        };
+        let file = files
+            .iter()
+            .find(|f| dir.path.join(f).exists())
+            .unwrap_or(&files[1]);
+        if let Some(weight) = device.weight().filter(|v| *v != 0) {
+            w.set(dir, "blockIO.weightDevice", file, format!("{at} {weight}"))?;
+        }
+        if let Some(weight) = device.leaf_weight().filter(|v| *v != 0) {
+            w.set(
+                dir,
+                "blockIO.weightDevice",
+                "blkio.leaf_weight_device",
+                format!("{at} {weight}"),
+            )?;
+        }
     }
     for (list, v1_name, v2_key) in [
         (

@@ -66,7 +66,8 @@ pub fn main(global: &Global, args: Args) -> Result<i32, Error> {
         let deadline = Instant::now() + Duration::from_secs(1);
         loop {
             match dir.status(&record).status {
-                Status::Stopped => break,
+                // One whose program never ran has nothing to lose.
+                Status::Stopped | Status::Created => break,
                 _ if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
                 status => {
                     return Err(Error::Value {

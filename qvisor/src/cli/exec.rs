@@ -136,6 +136,7 @@ fn process_of(args: &Args, own: &Process) -> Result<Process, Error> {
             p["capabilities"][set] = list.into();
         }
     }
+    config::ease(&mut p);
     let process: Process = serde_json::from_value(p).map_err(|e| wrong("exec", &e.to_string()))?;
     crate::runtime::process::to_guest(&process).map_err(SandboxError::from)?;
     Ok(process)
@@ -172,7 +173,7 @@ pub fn main(global: &Global, args: Args) -> Result<i32, Error> {
     let dir = ContainerDir::open(&global.root, &args.id)?;
     let record = dir.record()?;
     match dir.status(&record).status {
-        Status::Running => {}
+        Status::Running | Status::Created => {}
         Status::Paused if args.ignore_paused => {}
         Status::Paused => {
             return Err(Error::Usage(
@@ -181,6 +182,7 @@ pub fn main(global: &Global, args: Args) -> Result<i32, Error> {
         }
         _ => return Err(Error::Usage("cannot exec in a container that is not running")),
     }
+    log::debug!("exec in container {}", args.id);
     let spec = dir.spec()?;
     let own = spec
         .process()

@@ -44,7 +44,12 @@ pub fn main(global: &Global, args: Args) -> Result<i32, Error> {
             let bundle = r.bundle.display().to_string();
             println!(
                 "{:<24} {:<8} {:<9} {:<32} {:<31} {}",
-                r.id, pid, s.status, bundle, r.created, r.owner
+                r.id,
+                pid,
+                s.status,
+                bundle,
+                r.created,
+                state::owner_name(r.owner)
             );
         }
     }

@@ -66,9 +66,12 @@ pub enum Error {
     },
 }
 
+/// As runc tells it: its callers read the lines after the first.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.2.0");
+
 /// Quark runs OCI containers, each in a sandbox with a guest kernel of its own.
 #[derive(Parser)]
-#[command(name = "quark", version, disable_help_subcommand = true)]
+#[command(name = "quark", version = VERSION, disable_version_flag = true, disable_help_subcommand = true)]
 struct Arguments {
     #[command(flatten)]
     global: Global,
@@ -106,6 +109,9 @@ pub struct Global {
     /// Who does a virtual machine's file operations
     #[arg(long, global = true, value_enum, default_value = "auto")]
     engine: vm::Engine,
+    /// Print the version
+    #[arg(short = 'v', visible_short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     /// How system calls of programs enter the guest kernel on the process machine
     #[arg(long, global = true, value_enum, default_value = "trap")]
     call_sites: vm::CallSites,

@@ -22,7 +22,7 @@ pub fn document(record: &Record, status: &StatusRecord) -> Value {
         "rootfs": record.rootfs,
         "created": record.created,
         "annotations": record.annotations,
-        "owner": record.owner.to_string(),
+        "owner": owner_name(record.owner),
         "platform": record.platform,
     });
     if let Some(code) = status.exit_code {
@@ -32,6 +32,17 @@ pub fn document(record: &Record, status: &StatusRecord) -> Value {
         value["reason"] = reason.clone().into();
     }
     value
+}
+
+/// The name of the user `uid` in this host's `/etc/passwd`, or the number.
+pub fn owner_name(uid: u32) -> String {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = |line: &str| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    };
+    users.lines().find_map(named).unwrap_or_else(|| uid.to_string())
 }
 
 /// `quark state`.

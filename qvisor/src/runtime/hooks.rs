@@ -69,7 +69,10 @@ pub fn run(kind: &'static str, hook: &Hook, state: &serde_json::Value) -> Result
     if let Some(name) = args.next() {
         command.arg0(name);
     }
-    command.args(args).env_clear();
+    command.args(args);
+    if hook.env().is_some() {
+        command.env_clear();
+    }
     for entry in hook.env().iter().flatten() {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         command.env(name, value);

@@ -7,10 +7,10 @@ const NAMES: [&str; 31] = [
     "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
-/// The signal called `name`: a number, `TERM` or `SIGTERM`, `RTMIN+3`; in any case.
+/// The signal called `name`: a number (0 only asks whether it could be sent), `TERM` or `SIGTERM`, `RTMIN+3`; in any case.
 pub fn parse(name: &str) -> Option<u32> {
     if let Ok(number) = name.parse::<u32>() {
-        return (1..=64).contains(&number).then_some(number);
+        return (0..=64).contains(&number).then_some(number);
     }
     let upper = name.to_ascii_uppercase();
     let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -50,6 +50,7 @@ mod tests {
     #[test]
     fn names_and_numbers() {
         for (name, number) in [
+            ("0", 0),
             ("9", 9),
             ("KILL", 9),
             ("SIGTERM", 15),
@@ -59,7 +60,7 @@ mod tests {
         ] {
             assert_eq!(parse(name), Some(number), "{name}");
         }
-        for bad in ["0", "65", "", "SIG", "NOPE", "RTMIN+31", "RTMAX-99", "-1"] {
+        for bad in ["65", "", "SIG", "NOPE", "RTMIN+31", "RTMAX-99", "-1"] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

@@ -7,7 +7,11 @@ const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SE
 
 /// A `config.json` like that of `runc spec`.
 pub fn spec(rootless: bool) -> Value {
-    let mut namespaces = vec!["pid", "network", "ipc", "uts", "mount", "cgroup"];
+    let mut namespaces = vec!["pid", "network", "ipc", "uts", "mount"];
+    // runc writes so too, and what goes on from its text adds the namespace where it is missing.
+    if crate::cgroup::is_unified().unwrap_or(false) {
+        namespaces.push("cgroup");
+    }
     if rootless {
         namespaces.push("user");
         namespaces.retain(|n| *n != "network");

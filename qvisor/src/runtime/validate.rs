@@ -195,10 +195,17 @@ fn check_linux(spec: &Spec, warnings: &mut Vec<String>) -> Result<(), Error> {
             );
         }
     }
+    let has = |kind| linux.namespaces().iter().flatten().any(|n| n.typ() == kind);
     for (name, _) in linux.sysctl().iter().flatten() {
-        let own = ["kernel.", "net.", "fs.mqueue."]
-            .iter()
-            .any(|p| name.replace('/', ".").starts_with(p));
+        let name = name.replace('/', ".");
+        let own = match name.as_str() {
+            // The field `hostname` is for this one.
+            "kernel.hostname" => false,
+            "kernel.domainname" => has(LinuxNamespaceType::Uts),
+            n if n.starts_with("kernel.") || n.starts_with("fs.mqueue.") => has(LinuxNamespaceType::Ipc),
+            n if n.starts_with("net.") => has(LinuxNamespaceType::Network),
+            _ => false,
+        };
         if !own {
             return refuse(
                 "linux.sysctl",
@@ -233,12 +240,6 @@ pub fn check_resources(resources: &LinuxResources) -> Result<(), Error> {
                  out-of-memory killer must act before the host's",
         );
     }
-    if let Some(cpu) = resources.cpu()
-        && (cpu.realtime_runtime().is_some_and(|v| v != 0) || cpu.realtime_period().is_some_and(|v| v != 0))
-    {
-        return refuse("linux.resources.cpu.realtimeRuntime", "is not supported");
-    }
-
     Ok(())
 }
 

@@ -106,7 +106,10 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
         "kvm" => Some(crate::vm::kvm::open()?),
         _ => None,
     };
-    let planned = mounts::plan(&order.spec, &order.bundle)?;
+    let mut planned = mounts::plan(&order.spec, &order.bundle)?;
+    if namespaces::other_user(&order.spec) {
+        mounts::take_sources(&mut planned)?;
+    }
     let (stdio, terminal) = open_stdio(&order)?;
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .at("open", "/dev/null")?;
@@ -135,6 +138,8 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
         .and_then(|h| h.create_container().as_ref())
     {
         let state = hooks::state_document(&record, Status::Creating);
+        // Their working directory is the root file system, as runc has it: hooks name what lies there by relative paths.
+        rustix::process::chdir(tree.rootfs()).at("enter", &order.rootfs)?;
         hooks::run_all("createContainer", Some(list), &state)?;
     }
     rootfs::enter(&tree)?;
@@ -164,6 +169,9 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
         .map(|hook| InsideHook::new(hook, &container.0.process, &state))
         .collect::<Result<_, _>>()?;
     detach_stdio(&null)?;
+    if terminal.is_some() {
+        logging::leave_stderr();
+    }
     let sync = rustix::io::fcntl_dupfd_cloexec(sync, 3).doing("keep the start-up channel")?;
     let parts = Parts {
         machine,

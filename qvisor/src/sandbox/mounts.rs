@@ -4,8 +4,11 @@ use super::Error;
 use super::options::{self, Options};
 use oci_spec::runtime::{Mount, Spec};
 use qlib::control::MountKind;
+use rustix::fd::OwnedFd;
+use rustix::mount::{OpenTreeFlags, open_tree};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where a mount's content comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub struct Planned {
     pub fstype: Vec<u8>,
     /// Options.
     pub options: Options,
+    /// A bind's source, taken while this process could still reach it; see [`take_sources`].
+    pub taken: Option<Arc<OwnedFd>>,
 }
 
 fn wrong(index: usize, mount: &Mount, why: impl Into<String>) -> Error {
@@ -84,6 +89,7 @@ fn plan_one(index: usize, mount: &Mount, bundle: &Path) -> Result<Planned, Error
         source: source.as_os_str().as_bytes().to_vec(),
         fstype,
         options,
+        taken: None,
     })
 }
 
@@ -108,10 +114,31 @@ pub fn plan(spec: &Spec, bundle: &Path) -> Result<Vec<Planned>, Error> {
                     data: vec!["mode=755".to_owned()],
                     ..Options::default()
                 },
+                taken: None,
             },
         );
     }
     Ok(planned)
+}
+
+/// Takes copies of the mounts that binds ask for, unattached: the root of a new user namespace may not search the host's
+/// directories on the way to them.
+///
+/// # Errors
+/// Why a source cannot be opened.
+pub fn take_sources(planned: &mut [Planned]) -> Result<(), Error> {
+    for p in planned {
+        let From::Bind(source) = &p.from else { continue };
+        let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        flags.set(OpenTreeFlags::AT_RECURSIVE, p.options.recursive_bind);
+        let tree = open_tree(rustix::fs::CWD, source, flags).map_err(|e| Error::Mount {
+            index: p.index,
+            destination: p.destination.display().to_string(),
+            why: format!("source {}: {e}", source.display()),
+        })?;
+        p.taken = Some(Arc::new(tree));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -17,6 +17,12 @@ pub struct Wanted {
     new_uts: bool,
 }
 
+/// Whether the container is to have another user namespace than the caller.
+pub fn other_user(spec: &Spec) -> bool {
+    let listed = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    listed.into_iter().flatten().any(|n| n.typ() == Type::User)
+}
+
 impl Wanted {
     /// Reads and opens what `spec` asks for.
     pub fn of(spec: &Spec) -> Result<Self, Error> {

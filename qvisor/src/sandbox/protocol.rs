@@ -78,8 +78,10 @@ pub struct ProcessInfo {
     pub uid: u32,
     /// State letter.
     pub state: char,
-    /// Seconds after the guest's boot.
+    /// Start, seconds since the Epoch.
     pub start_s: u64,
+    /// Device number of its controlling terminal; 0 = none.
+    pub tty: u32,
     /// CPU time, ms.
     pub cpu_ms: u64,
     /// Command line.

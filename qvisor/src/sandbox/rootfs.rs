@@ -15,7 +15,7 @@ use qlib::control::{Mount, MountKind};
 use qlib::qcall::HandleId;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, move_mount};
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -75,6 +75,13 @@ pub fn detach_from_host(rootfs_propagation: Option<&str>) -> Result<(), Error> {
     Ok(rustix::mount::mount_change("/", kind | MountPropagationFlags::REC).at("detach mount", "/")?)
 }
 
+impl Tree {
+    /// Where the container's root file system lies in this mount namespace.
+    pub fn rootfs(&self) -> PathBuf {
+        self.base.join("rootfs")
+    }
+}
+
 /// Builds the tree that `order` and `planned` ask for, below the container's directory.
 pub fn build(order: &Order, planned: &[Planned]) -> Result<Tree, Error> {
     let base = order.state_dir.join("mnt");
@@ -132,6 +139,7 @@ pub fn build(order: &Order, planned: &[Planned]) -> Result<Tree, Error> {
     for plan in planned {
         b.add(plan)?;
     }
+    b.make_cwd(order)?;
     if readonly {
         set_attributes(&rootfs, false, mount_attr::RDONLY, 0, 0)?;
     }
@@ -210,6 +218,19 @@ impl Builder {
         });
     }
 
+    /// Makes the program's working directory where the root file system has none, as runc does.
+    fn make_cwd(&self, order: &Order) -> Result<(), Error> {
+        let Some(process) = order.spec.process() else {
+            return Ok(());
+        };
+        let place = resolve::resolve(&self.root, process.cwd(), &self.guest)?;
+        if !place.in_guest {
+            // What cannot be made is missed when the program goes there.
+            let _ = resolve::make_directories(&self.root, &place.path);
+        }
+        Ok(())
+    }
+
     fn wrong(p: &Planned, why: impl Into<String>) -> Error {
         Error::Mount {
             index: p.index,
@@ -228,6 +249,12 @@ impl Builder {
         }
         match &p.from {
             From::Guest(kind) => {
+                // What protects /proc and /sys of a container is written by these paths; a link leads elsewhere.
+                if matches!(kind, MountKind::Proc | MountKind::Sysfs)
+                    && !place.path.components().eq(p.destination.components())
+                {
+                    return Err(Self::wrong(p, "must be mounted on ordinary directory"));
+                }
                 if !place.in_guest {
                     // The guest can mount where the host may not write, so a read-only root is no failure here.
                     let there = self.mode_of(&place.path);
@@ -248,12 +275,19 @@ impl Builder {
                 Ok(())
             }
             From::Bind(source) => {
-                let is_dir = match source.metadata() {
-                    Ok(meta) => meta.is_dir(),
+                let looked = match &p.taken {
+                    Some(tree) => rustix::fs::fstat(tree),
+                    None => rustix::fs::stat(source),
+                };
+                let is_dir = match looked {
+                    Ok(stat) => rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir(),
                     Err(e) => return Err(Self::wrong(p, format!("source {}: {e}", source.display()))),
                 };
                 let (target, name) = self.target(p, &place, is_dir)?;
-                if p.options.recursive_bind {
+                if let Some(tree) = &p.taken {
+                    let whole = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                    move_mount(tree, "", rustix::fs::CWD, &target, whole).at("bind", source)?;
+                } else if p.options.recursive_bind {
                     rustix::mount::mount_bind_recursive(source, &target).at("bind", source)?;
                 } else {
                     rustix::mount::mount_bind(source, &target).at("bind", source)?;

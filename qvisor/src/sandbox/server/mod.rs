@@ -405,6 +405,8 @@ impl Server {
     /// Sends a signal to the container's program; before it is started, a signal ends the container.
     fn signal_init(&mut self, signo: u32, all: bool) -> Result<(), String> {
         match self.phase {
+            // Whether it could be sent is all that is asked.
+            Phase::Created | Phase::Running if signo == 0 => Ok(()),
             Phase::Running => {
                 let kill = signo == libc::SIGKILL as u32;
                 if kill {
@@ -509,9 +511,11 @@ impl Server {
                 self.hook_failed(&String::from_utf8_lossy(&message));
             }
             Event::Exited { exec, status } if self.is_hook(exec) => {
-                self.hook = None;
                 let outcome = match exit_code(status) {
-                    0 => self.next_hook_or_start(),
+                    0 => {
+                        self.hook = None;
+                        self.next_hook_or_start()
+                    }
                     code => Err(format!("exit status {code}")),
                 };
                 if let Err(why) = outcome {

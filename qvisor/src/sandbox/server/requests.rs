@@ -118,7 +118,7 @@ impl Server {
                 process,
                 kill_on_close,
             } => {
-                if self.phase != Phase::Running {
+                if !matches!(self.phase, Phase::Created | Phase::Running) {
                     return Err("cannot exec in a container that is not running".to_owned());
                 }
                 let mut spec = crate::runtime::process::to_guest(&process).map_err(|e| e.to_string())?;
@@ -219,6 +219,7 @@ pub(super) fn process_info(entry: qlib::control::ProcessEntry) -> ProcessInfo {
         uid: entry.uid,
         state: char::from(entry.state),
         start_s: entry.start_s,
+        tty: entry.tty,
         cpu_ms: entry.cpu_ms,
         command: words.join(" "),
     }
