@@ -9,6 +9,7 @@ import tempfile
 
 import apt
 import bundle
+import cgroup_tests
 import machine_tests
 import process
 from cases import SAME, native
@@ -336,8 +337,9 @@ def one_machine(report, arch, cpu, cases, expected, top, full):
         report.case(f"{stage}/idle", lambda: idle(machine))
         machine_tests.run(machine, stage)
         from_outside(machine, stage)
-        # The tool that injects calls is built by the compiler that there is.
         if arch == platform.machine():
+            report.case(f"{stage}/unified cgroups", lambda: cgroup_tests.unified(machine))
+            # The tool that injects calls is built by the compiler that there is.
             report.case(f"{stage}/forbidden calls", lambda: forbidden(machine))
         if full:
             debian_tools(machine, stage)
