@@ -19,6 +19,8 @@ pub enum Cause {
         /// Address touched.
         addr: u64,
     },
+    /// The host has no memory behind a page that was touched, and cannot tell at which address (x86_64).
+    MemoryGone,
     /// Unaligned access.
     Alignment {
         /// Address touched.

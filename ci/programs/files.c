@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -193,6 +194,63 @@ static void renames(void) {
   T(rename("a", "replaced"));
   T(rename("hard", "replaced"));
   content("replaced");
+}
+
+static sigjmp_buf gone;
+static siginfo_t gone_info;
+
+static void no_memory(int signal, siginfo_t *info, void *context) {
+  (void)signal, (void)context;
+  gone_info = *info;
+  siglongjmp(gone, 1);
+}
+
+// Touches a byte that may have no memory any more.
+static void touch(const char *what, char *base, long at, int store) {
+  volatile char *map = base;
+  if (sigsetjmp(gone, 1)) {
+    printf("%s: signal %d code %d at %ld\n", what, gone_info.si_signo, gone_info.si_code, (long)((char *)gone_info.si_addr - base));
+    return;
+  }
+  if (store)
+    map[at] = 's';
+  else
+    store = map[at];
+  printf("%s: %d\n", what, store);
+}
+
+static void cut_short(void) {
+  puts("# a mapped file is cut short");
+  struct sigaction a = {.sa_sigaction = no_memory, .sa_flags = SA_SIGINFO};
+  sigaction(SIGBUS, &a, NULL);
+  int fd = make("short", "");
+  OK(ftruncate(fd, 3 * 4096));
+  char *shared = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  char *private = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+  for (int i = 0; i < 3; i++) {
+    touch("store", shared, i * 4096L, 1);
+    touch("load of a private page", private, i * 4096L, 0);
+  }
+  OK(truncate("short", 4096));
+  touch("load", shared, 4096 + 5, 0);
+  touch("store", shared, 2 * 4096 + 6, 1);
+  touch("load of a private page", private, 4096 + 7, 0);
+  touch("store into a private page", private, 2 * 4096 + 8, 1);
+  touch("before the end", shared, 4095, 0);
+  int p[2];
+  OK(pipe(p));
+  T(write(p[1], shared + 4096, 4));
+  T(write(p[1], "four", 4));
+  T(read(p[0], shared + 2 * 4096, 4));
+  OK(ftruncate(fd, 3 * 4096));
+  touch("it grows again", shared, 4096 + 5, 0);
+  touch("it grows again, store", shared, 2 * 4096, 1);
+  signal(SIGBUS, SIG_DFL);
+  munmap(shared, 3 * 4096);
+  munmap(private, 3 * 4096);
+  close(p[0]);
+  close(p[1]);
+  close(fd);
 }
 
 static void io(void) {
@@ -753,7 +811,7 @@ int main(int argc, char **argv) {
   if (argc != 2 || chdir(argv[1])) return 2;
   umask(022);
   (void)line_no;
-  void (*parts[])(void) = {paths, renames, io, descriptors, meta, unprivileged, xattrs, listing, locks, watch, memory, deleted, scoped};
+  void (*parts[])(void) = {paths, renames, io, descriptors, meta, unprivileged, xattrs, listing, locks, watch, memory, deleted, scoped, cut_short};
   for (unsigned i = 0; i < sizeof parts / sizeof *parts; i++) {
     char dir[16];
     sprintf(dir, "part%u", i);

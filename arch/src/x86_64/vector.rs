@@ -12,3 +12,7 @@ pub const IPI: u8 = 0x23;
 pub const SPURIOUS: u8 = 0x2f;
 /// One past the last vector with a gate.
 pub const END: u8 = 0x30;
+
+/// The machine check. A guest never sees a real one: the host raises it when it has no memory behind a page that was touched,
+/// because the file in it became shorter. (KVM does not say at which address.)
+pub const MEMORY_GONE: u8 = 18;

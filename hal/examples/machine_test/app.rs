@@ -6,9 +6,11 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hal::aspace::{AddressSpace, Prot};
 use hal::boot::Trap;
+use hal::host::{self, HostFile};
 use hal::sync::{Once, SpinLock};
 use hal::thread::{self, NewSpace, ThreadRef};
 use hal::{FpState, UserContext, VirtAddr, user};
+use qlib::Errno;
 use qlib::boot::Range;
 
 /// Where programs lie in the app's memory.
@@ -23,6 +25,12 @@ pub const DATA: Range = Range {
 };
 /// Pages nothing is mapped at.
 pub const HOLE: u64 = 0x60_0000;
+
+/// Where the file is mapped that [`call::RESIZE`] makes.
+pub const FILE: Range = Range {
+    start: 0x70_0000,
+    end: 0x70_2000,
+};
 
 macro_rules! programs {
     ($($name:ident = $symbol:ident;)*) => {
@@ -46,6 +54,7 @@ programs! {
     Vectors = program_vectors;
     Spin = program_spin;
     Faults = program_faults;
+    Short = program_short;
     Fork = program_fork;
     Threads = program_threads;
     ThreadBody = program_thread_body;
@@ -67,6 +76,7 @@ pub mod call {
     pub const EXEC: u64 = 5;
     pub const SET_TLS: u64 = 6;
     pub const LOST: u64 = 7;
+    pub const RESIZE: u64 = 8;
 }
 
 /// What an app thread leaves for the test.
@@ -189,6 +199,7 @@ pub fn trap(ctx: &mut UserContext, trap: Trap) {
             ctx.set_pc(crate::native::NOWHERE);
             0
         }
+        call::RESIZE => resize(app, a).map_or_else(|e| -(e.0 as i64), |()| 0),
         _ => -38,
     };
     ctx.set_return(result);
@@ -232,6 +243,20 @@ fn new_thread(me: &ThreadRef, app: &App, pc: u64, sp: u64) -> i64 {
         app.alive.fetch_sub(1, Ordering::SeqCst);
     }
     r.map_or_else(|e| -(e.0 as i64), |_| 1)
+}
+
+/// Sets the length of the mapped file, which the first call makes.
+fn resize(app: &App, len: u64) -> Result<(), Errno> {
+    static MAPPED: Once<HostFile> = Once::new();
+    if let Some(file) = MAPPED.get() {
+        return host::truncate(file.handle(), len);
+    }
+    let file = host::mem_file(b"mapped")?;
+    host::truncate(file.handle(), len)?;
+    let space = app.space.lock().clone().ok_or(Errno::EINVAL)?;
+    space.map_file(FILE, Prot::READ | Prot::WRITE, file.handle(), 0, true)?;
+    MAPPED.call_once(|| file);
+    Ok(())
 }
 
 fn exec(app: &App, ctx: &mut UserContext, pc: u64) -> i64 {

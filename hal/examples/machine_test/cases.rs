@@ -18,12 +18,13 @@ const MS: u64 = 1_000_000;
 
 /// The start hook.
 pub fn run() {
-    let cases: [(&str, fn()); 18] = [
+    let cases: [(&str, fn()); 19] = [
         ("park and unpark", park),
         ("kernel threads come and go", many_threads),
         ("registers survive a call", registers),
         ("thread pointer", tls),
         ("faults", faults),
+        ("a mapped file is cut short", short_file),
         ("protections", crate::protections::run),
         ("memory is copied by fork", fork),
         ("threads share memory", threads),
@@ -133,6 +134,16 @@ fn faults() {
     assert_eq!(traps[2], fault(app::CODE.start, Access::Write));
     assert_eq!(traps[3], fault(app::DATA.start, Access::Execute));
     assert_eq!(traps[4..], crate::native::faults());
+}
+
+fn short_file() {
+    let app = app::run(Program::Short);
+    let traps: Vec<Trap> = app.traps.lock().iter().map(|t| t.0).collect();
+    let lost = |offset| Trap::BusError {
+        addr: app::FILE.start + offset,
+    };
+    assert_eq!(traps, [lost(0x1020), lost(0x1030)]);
+    assert_eq!(*app.reports.lock(), [0]);
 }
 
 fn fork() {
@@ -365,9 +376,18 @@ fn memory_files() {
         assert_eq!(host::read(h, &mut Dest::user(&segments), Some(0x2000)), Ok(400));
         let stat = host::stat(h, b"");
         assert_eq!(stat.map(|s| s.size), Ok(0x3000));
-        // Behind the end of the file.
+        // Behind the end of the file, where both mappings have a page.
+        assert_eq!(user::copy_out(first.start + 0x1000, b"gone"), Ok(()));
+        assert_eq!(user::copy_in(&mut back, second.start + 0x1000), Ok(()));
         assert_eq!(host::truncate(h, 0x1000), Ok(()));
         assert_eq!(user::copy_in(&mut back, first.start + 0x1000), Err(Errno::EFAULT));
+        assert_eq!(user::load_u32(first.start + 0x1000), Err(Errno::EFAULT));
+        assert_eq!(user::cmpxchg_u32(first.start + 0x1000, 0, 1), Err(Errno::EFAULT));
+        assert_eq!(user::copy_out(second.start + 0x1000, b"gone"), Err(Errno::EFAULT));
+        // It grows again.
+        assert_eq!(host::truncate(h, 0x3000), Ok(()));
+        assert_eq!(user::copy_in(&mut back, first.start + 0x1000), Ok(()));
+        assert_eq!(back, [0; 13]);
     });
 }
 

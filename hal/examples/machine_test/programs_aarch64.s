@@ -1,4 +1,4 @@
-// Programs of the tests' app; position-independent. Calls: 0 nop, 1 report, 2 exit, 3 fork, 4 thread, 5 exec, 6 set_tls, 7 lost.
+// Programs of the tests' app; position-independent. Calls: 0 nop, 1 report, 2 exit, 3 fork, 4 thread, 5 exec, 6 set_tls, 7 lost, 8 resize.
 .pushsection .rodata.programs, "a"
 .balign 64
 .globl programs
@@ -90,6 +90,30 @@ program_spin:
     mov x0, #2
     REPORT
     b program_exit
+
+// A mapped file is cut short after its second page was touched: a load and a store there. Then it grows again, and the load
+// gives zero, which is reported. x19 says where to go on.
+.globl program_short
+program_short:
+    adr x19, 9f
+    mov x20, #0x700000
+    add x20, x20, #0x1000
+    mov x0, #0x2000
+    CALL 8
+    mov w0, #77
+    str w0, [x20, #0x10]
+    mov x0, #0x1000
+    CALL 8
+    adr x19, 2f
+    ldr w0, [x20, #0x20]
+2:  adr x19, 3f
+    str w0, [x20, #0x30]
+3:  adr x19, 9f
+    mov x0, #0x2000
+    CALL 8
+    ldr w0, [x20, #0x10]
+    REPORT
+9:  b program_exit
 
 // One fault of each kind; x19 says where to go on.
 .globl program_faults

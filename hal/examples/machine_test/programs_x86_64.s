@@ -1,4 +1,4 @@
-# Programs of the tests' app; position-independent. Calls: 0 nop, 1 report, 2 exit, 3 fork, 4 thread, 5 exec, 6 set_tls, 7 lost.
+# Programs of the tests' app; position-independent. Calls: 0 nop, 1 report, 2 exit, 3 fork, 4 thread, 5 exec, 6 set_tls, 7 lost, 8 resize.
 .pushsection .rodata.programs, "a"
 .balign 64
 .globl programs
@@ -122,6 +122,31 @@ program_spin:
     mov eax, 1
     syscall
     jmp program_exit
+
+# A mapped file is cut short after its second page was touched: a load and a store there. Then it grows again, and the load
+# gives zero, which is reported. rbx says where to go on.
+.globl program_short
+program_short:
+    lea rbx, [rip + 9f]
+    mov edi, 0x2000
+    mov eax, 8
+    syscall
+    mov dword ptr [0x701010], 77
+    mov edi, 0x1000
+    mov eax, 8
+    syscall
+    lea rbx, [rip + 2f]
+    mov eax, dword ptr [0x701020]
+2:  lea rbx, [rip + 3f]
+    mov dword ptr [0x701030], eax
+3:  lea rbx, [rip + 9f]
+    mov edi, 0x2000
+    mov eax, 8
+    syscall
+    mov edi, dword ptr [0x701010]
+    mov eax, 1
+    syscall
+9:  jmp program_exit
 
 # One fault of each kind; rbx says where to go on.
 .globl program_faults

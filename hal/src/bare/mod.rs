@@ -9,7 +9,7 @@
 //!   and arrive as `trap::Irq::{Timer, Host, Ipi, Spurious}`
 //! - `switch::{switch(save, load), prepare(top, entry), FRAME_ROOM}`
 //! - `fp::{init_cpu, save(&mut FpState), restore(&FpState)}`
-//! - `mmu::{BROADCAST, init_cpu, current_root (aarch64: of the empty app half), activate(root), flush_page(va), flush_user, publish_tables, open_user, close_user}`
+//! - `mmu::{BROADCAST, MAY_WAIT_FOREVER, init_cpu, current_root (aarch64: of the empty app half), activate(root), flush_page(va), flush_user, publish_tables, open_user, close_user}`
 //! - `usercopy::{fixup(pc), copy_in, copy_out, zero, load_u32, cmpxchg_u32}`
 //! - `ports::{ring, start_cpus, stop(code), log}`; `clock::counter`
 //!

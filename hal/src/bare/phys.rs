@@ -1,5 +1,6 @@
 //! Physical memory as the kernel reaches it: through the direct map.
 
+use crate::native::usercopy;
 use core::sync::atomic::{AtomicU64, Ordering};
 use qlib::{PAGE_SIZE_USIZE, PhysAddr};
 
@@ -29,11 +30,12 @@ pub(super) unsafe fn zero(pa: PhysAddr) {
     unsafe { core::ptr::write_bytes(ptr(pa), 0, PAGE_SIZE_USIZE) };
 }
 
-/// Copies a frame.
+/// Copies a frame; `false` when the host has no memory behind `from`, because a file in the window became shorter.
 ///
 /// # Safety
-/// `to` belongs to the caller alone; `from` is mapped memory (RAM or window).
-pub(super) unsafe fn copy(to: PhysAddr, from: PhysAddr) {
+/// `to` belongs to the caller alone; `from` is a mapped frame, of RAM or of the window.
+#[must_use]
+pub(super) unsafe fn copy(to: PhysAddr, from: PhysAddr) -> bool {
     // SAFETY: by the caller's promise; the frames differ.
-    unsafe { core::ptr::copy_nonoverlapping(ptr(from), ptr(to), PAGE_SIZE_USIZE) };
+    unsafe { usercopy::copy_window(ptr(to), ptr(from), PAGE_SIZE_USIZE) == 0 }
 }

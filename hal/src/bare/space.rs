@@ -170,7 +170,7 @@ pub(super) fn fault(space: &BareSpace, addr: VirtAddr, access: Access) -> FaultO
 }
 
 fn step(space: &BareSpace, addr: VirtAddr, access: Access) -> Step {
-    use FaultOutcome::{OutOfMemory, Protection, Resolved, Unmapped};
+    use FaultOutcome::{BusError, OutOfMemory, Protection, Resolved, Unmapped};
     let page = addr.page_down().0;
     let regions = space.regions.lock();
     let Some((start, r)) = regions.find(page) else {
@@ -204,7 +204,10 @@ fn step(space: &BareSpace, addr: VirtAddr, access: Access) -> Step {
                     return Step::Done(OutOfMemory);
                 };
                 // SAFETY: the frame was just taken; the old page is mapped here and stays while the lock is held.
-                unsafe { phys::copy(fresh, old) };
+                if !unsafe { phys::copy(fresh, old) } {
+                    frames::release(fresh);
+                    return Step::Done(BusError);
+                }
                 (fresh, attr_of(r.prot, true))
             }
         }
@@ -224,7 +227,10 @@ fn step(space: &BareSpace, addr: VirtAddr, access: Access) -> Step {
                     return Step::Done(OutOfMemory);
                 };
                 // SAFETY: the frame was just taken; the file's page is mapped in the window while the region holds it.
-                unsafe { phys::copy(fresh, pa) };
+                if !unsafe { phys::copy(fresh, pa) } {
+                    frames::release(fresh);
+                    return Step::Done(BusError);
+                }
                 (fresh, attr_of(r.prot, true))
             } else {
                 (pa, attr_of(r.prot, *shared && map.writable))
@@ -258,6 +264,47 @@ fn step(space: &BareSpace, addr: VirtAddr, access: Access) -> Step {
         frames::release(old);
     }
     Step::Done(Resolved)
+}
+
+/// The host had no memory behind a page of a file that was touched, and did not say which. Takes away the pages that lie
+/// behind the ends of their files, so that another touch is a page fault like any other. May sleep. `false`: there are none.
+pub(super) fn forget_lost(space: &BareSpace) -> bool {
+    let mut maps: Vec<Arc<window::FileMap>> = Vec::new();
+    for (_, r) in space.regions.lock().iter() {
+        if let Source::File { map, .. } = &r.source
+            && !maps.iter().any(|m| Arc::ptr_eq(m, map))
+        {
+            maps.push(map.clone());
+        }
+    }
+    for m in &maps {
+        m.look_again();
+    }
+    let regions = space.regions.lock();
+    let mut dropped = Dropped::default();
+    let mut store = FrameStore;
+    let mut tables = Tables::<Pte, _>::new(space.root_pa(), &mut store);
+    for (start, r) in regions.iter() {
+        let Source::File { map, offset, .. } = &r.source else {
+            continue;
+        };
+        let lost = start.saturating_add(map.end().saturating_sub(*offset));
+        if lost >= r.end {
+            continue;
+        }
+        tables.update(lost, r.end, &mut |_, e| {
+            // Private copies stay.
+            if frames::is_ram(Pte::addr(e)) {
+                return e;
+            }
+            dropped.entry(e);
+            0
+        });
+    }
+    let found = dropped.stale;
+    dropped.finish(space.root());
+    drop(regions);
+    found
 }
 
 /// A copy of the calling thread's address space: private pages are shared until one side stores.

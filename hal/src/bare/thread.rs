@@ -38,6 +38,9 @@ pub(crate) struct ThreadState {
     pub(super) fp: UnsafeCell<Option<Box<FpState>>>,
     /// The address space it lives in.
     pub(super) space: SpinLock<Option<Arc<SpaceInner>>>,
+    /// Where the timer last found the app, and how often in a row.
+    pub(super) tick_pc: AtomicU64,
+    pub(super) still_ticks: AtomicU32,
     /// Counter ticks in the app and in the kernel.
     pub(super) user_ticks: AtomicU64,
     pub(super) kernel_ticks: AtomicU64,

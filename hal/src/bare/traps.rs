@@ -4,6 +4,7 @@ use super::{Bare, cpu, ports_stop, qcall, sched, space, thread, tlb};
 use crate::aspace::{Access, FaultOutcome};
 use crate::boot::{Trap, hooks};
 use crate::contract::HostService;
+use crate::native::mmu;
 use crate::{UserContext, VirtAddr};
 use arch::trap::{Cause, Handlers, Irq, KernelFault};
 use core::sync::atomic::Ordering;
@@ -21,6 +22,8 @@ fn user(ctx: &mut UserContext, cause: Cause) {
     sched::account(cpu::this(), thread::current(), true);
     if let Some(trap) = handle(cause) {
         (hooks().trap)(ctx, trap);
+    } else if mmu::MAY_WAIT_FOREVER && cause == Cause::Interrupt(Irq::Timer) {
+        look_for_progress(ctx.pc());
     }
     prepare_return(ctx);
 }
@@ -42,6 +45,11 @@ fn handle(cause: Cause) -> Option<Trap> {
             }
         }
         Cause::BusError { addr } => Trap::BusError { addr },
+        Cause::MemoryGone => match thread::current_space() {
+            Some(s) if space::forget_lost(&s.machine) => return None,
+            // The file has grown again meanwhile, or cannot be read: where, nobody knows.
+            _ => Trap::BusError { addr: 0 },
+        },
         Cause::Alignment { addr } => Trap::Alignment { addr },
         Cause::Illegal => Trap::Illegal,
         Cause::GeneralProtection => Trap::GeneralProtection,
@@ -53,6 +61,28 @@ fn handle(cause: Cause) -> Option<Trap> {
             return None;
         }
     })
+}
+
+/// An app that so many ticks of the timer in a row find at the same instruction may be waiting for memory that is gone.
+const STILL_TICKS: u32 = 4;
+
+/// The timer found the app at `pc`. KVM on x86_64 has an app wait for a page of the host as it would wait for a disk, and again
+/// when the page did not come: an app that touches a file's page behind its end neither goes on nor faults. Its own page tables
+/// can say so, once they know how long the file is now.
+fn look_for_progress(pc: u64) {
+    let me = &thread::current().machine;
+    if me.tick_pc.swap(pc, Ordering::Relaxed) != pc {
+        me.still_ticks.store(1, Ordering::Relaxed);
+        return;
+    }
+    let ticks = me.still_ticks.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+    // Ever rarer: most apps that stand still wait in a loop of one instruction.
+    if ticks >= STILL_TICKS
+        && ticks.is_power_of_two()
+        && let Some(s) = thread::current_space()
+    {
+        space::forget_lost(&s.machine);
+    }
 }
 
 fn resolve(addr: u64, access: Access) -> FaultOutcome {

@@ -181,9 +181,8 @@ impl FileMap {
     /// ENXIO past the end of the file; ENOMEM when the window is full; the host's.
     pub fn load(&self, offset: u64) -> Result<(), Errno> {
         if offset >= self.size.load(Ordering::Relaxed) {
-            let st = Bare::stat(self.handle, b"")?;
-            self.size.store(st.size, Ordering::Relaxed);
-            if offset >= st.size.next_multiple_of(PAGE_SIZE) {
+            self.look_again();
+            if offset >= self.end() {
                 return Err(Errno::ENXIO);
             }
         }
@@ -231,6 +230,17 @@ impl FileMap {
                 Err(e)
             }
         }
+    }
+
+    /// Asks the host for the file's size. May sleep.
+    pub fn look_again(&self) {
+        let size = Bare::stat(self.handle, b"").map_or(0, |st| st.size);
+        self.size.store(size, Ordering::Relaxed);
+    }
+
+    /// Where the file's last page ended when it was last looked at.
+    pub fn end(&self) -> u64 {
+        self.size.load(Ordering::Relaxed).next_multiple_of(PAGE_SIZE)
     }
 
     /// The handle, for operations on the file.

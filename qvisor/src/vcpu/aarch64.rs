@@ -200,6 +200,17 @@ pub fn counter(vcpu: &VcpuFd) -> Result<(u64, u64), Error> {
     Ok((hz, get(vcpu, TIMER_COUNT)?))
 }
 
+/// Tells the guest that there is no memory where it just was: an external abort at the instruction that did not end, with the
+/// address.
+///
+/// # Errors
+/// The request that KVM refused.
+pub fn memory_gone(vcpu: &VcpuFd) -> Result<(), Error> {
+    let mut e = ask("KVM_GET_VCPU_EVENTS", vcpu.get_vcpu_events())?;
+    e.exception.ext_dabt_pending = 1;
+    ask("KVM_SET_VCPU_EVENTS", vcpu.set_vcpu_events(&e))
+}
+
 /// Registers for a message about a guest that broke.
 pub fn dump(vcpu: &VcpuFd) -> String {
     let [pc, sp, pstate] = [PC, SP_EL1, PSTATE].map(|r| get(vcpu, r).unwrap_or(0));

@@ -236,6 +236,18 @@ pub fn hwcap(vcpu: &VcpuFd) -> Result<(u64, u64), Error> {
     Ok((leaf.map_or(0, |e| e.edx.into()), arch::x86_64::HWCAP2_FSGSBASE))
 }
 
+/// Tells the guest that there is no memory where it just was: a machine check at the instruction that did not end.
+///
+/// # Errors
+/// The request that KVM refused.
+pub fn memory_gone(vcpu: &VcpuFd) -> Result<(), Error> {
+    let mut e = ask("KVM_GET_VCPU_EVENTS", vcpu.get_vcpu_events())?;
+    e.exception.injected = 1;
+    e.exception.nr = vector::MEMORY_GONE;
+    e.exception.has_error_code = 0;
+    ask("KVM_SET_VCPU_EVENTS", vcpu.set_vcpu_events(&e))
+}
+
 /// Registers for a message about a guest that broke.
 pub fn dump(vcpu: &VcpuFd) -> String {
     let (Ok(r), Ok(s)) = (vcpu.get_regs(), vcpu.get_sregs()) else {

@@ -8,6 +8,8 @@ use qlib::PhysAddr;
 
 /// Whether TLB maintenance reaches the other CPUs by itself.
 pub const BROADCAST: bool = true;
+/// Whether an app that touches a page the host has no memory for may wait there for ever: KVM tells at once.
+pub const MAY_WAIT_FOREVER: bool = false;
 
 static PAN: AtomicBool = AtomicBool::new(false);
 
@@ -110,7 +112,7 @@ pub fn close_user() {
     }
 }
 
-/// Makes `len` bytes that the kernel wrote at `start` (its own address) fit to be executed, wherever the app has them.
+/// Makes `len` bytes at `start` (an address of the kernel's or in the window) fit to be executed, wherever the app has them.
 pub fn sync_instructions(start: u64, len: u64) {
     let ctr: u64;
     // SAFETY: reads a register.
@@ -120,8 +122,7 @@ pub fn sync_instructions(start: u64, len: u64) {
         let line = 4u64 << (ctr >> 16 & 15);
         let mut at = start & !(line - 1);
         while at < start + len {
-            // SAFETY: to clean a line of memory the kernel wrote changes no value.
-            unsafe { asm!("dc cvau, {}", in(reg) at, options(nostack, preserves_flags)) };
+            super::usercopy::clean_line(at);
             at += line;
         }
     }

@@ -56,6 +56,15 @@ global_asm!(
     "ldrb w4, [x1]",
     "22: sttrb w4, [x0]",
     ".endm",
+    ".macro WINDOW_PAIR",
+    "20: ldr x4, [x1]",
+    "21: ldr x5, [x1, #8]",
+    "stp x4, x5, [x0]",
+    ".endm",
+    ".macro WINDOW_BYTE",
+    "22: ldrb w4, [x1]",
+    "strb w4, [x0]",
+    ".endm",
     ".macro ZERO_PAIR",
     "20: sttr xzr, [x0]",
     "21: sttr xzr, [x0, #8]",
@@ -71,6 +80,13 @@ global_asm!(
     "USER_COPY quark_user_copy_in, LOAD_PAIR, LOAD_BYTE",
     "USER_COPY quark_user_copy_out, STORE_PAIR, STORE_BYTE",
     "USER_COPY quark_user_zero, ZERO_PAIR, ZERO_BYTE",
+    "USER_COPY quark_window_copy, WINDOW_PAIR, WINDOW_BYTE",
+    // x0 = an address in a cache line to clean to where instructions are fetched from.
+    ".balign 16",
+    ".globl quark_clean_line",
+    "quark_clean_line:",
+    "50: dc cvau, x0",
+    "51: ret",
     // x0 = address, x1 = where the value goes; returns 0 or 1.
     ".balign 16",
     ".globl quark_user_load32",
@@ -100,6 +116,7 @@ global_asm!(
     ".long 30b - quark_fixups, 31b - quark_fixups",
     ".long 40b - quark_fixups, 31b - quark_fixups",
     ".long 41b - quark_fixups, 31b - quark_fixups",
+    ".long 50b - quark_fixups, 51b - quark_fixups",
     ".globl quark_fixups_end",
     "quark_fixups_end:",
     ".popsection",
@@ -110,6 +127,8 @@ unsafe extern "C" {
     fn quark_user_copy_in(dst: *mut u8, src: u64, len: usize) -> usize;
     fn quark_user_copy_out(dst: u64, src: *const u8, len: usize) -> usize;
     fn quark_user_zero(dst: u64, unused: u64, len: usize) -> usize;
+    fn quark_window_copy(dst: *mut u8, src: *const u8, len: usize) -> usize;
+    fn quark_clean_line(addr: u64);
     fn quark_user_load32(addr: u64, value: *mut u32) -> u32;
     fn quark_user_cmpxchg32(addr: u64, old: u32, new: u32, found: *mut u32) -> u32;
     static quark_fixups: [i32; 2];
@@ -147,6 +166,22 @@ pub unsafe fn copy_in(dst: *mut u8, src: u64, len: usize) -> usize {
 pub unsafe fn copy_out(dst: u64, src: *const u8, len: usize) -> usize {
     // SAFETY: as the caller promises; faults on `dst` are fixed up.
     unsafe { quark_user_copy_out(dst, src, len) }
+}
+
+/// Copies `len` bytes of a file in the window to `dst`, both the kernel's addresses; returns how many were not copied
+/// because the file has become shorter.
+///
+/// # Safety
+/// `dst` is valid for `len` bytes; `src..src + len` lies in the window.
+pub unsafe fn copy_window(dst: *mut u8, src: *const u8, len: usize) -> usize {
+    // SAFETY: as the caller promises; where the host has no memory the copy ends.
+    unsafe { quark_window_copy(dst, src, len) }
+}
+
+/// Cleans a cache line of the kernel's memory, or of a file in the window, to where instructions are fetched from.
+pub(super) fn clean_line(addr: u64) {
+    // SAFETY: to clean a line changes no value; where the host has no memory nothing is cleaned.
+    unsafe { quark_clean_line(addr) };
 }
 
 /// Zeroes `len` bytes of the app; returns how many were not zeroed for a fault.

@@ -7,6 +7,8 @@ use qlib::PhysAddr;
 
 /// Whether TLB maintenance reaches the other CPUs by itself.
 pub const BROADCAST: bool = false;
+/// Whether an app that touches a page the host has no memory for may wait there for ever: KVM resolves such faults behind the guest's back (asynchronous page faults), and does not tell when it cannot.
+pub const MAY_WAIT_FOREVER: bool = true;
 
 static SMAP: AtomicBool = AtomicBool::new(false);
 

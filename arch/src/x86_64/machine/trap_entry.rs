@@ -227,8 +227,9 @@ unsafe impl Sync for Idt {}
 
 static IDT: Idt = Idt(UnsafeCell::new([[0; 2]; GATES]));
 
-/// Traps that run on the fault stack: NMI, double fault, machine check.
-const ON_FAULT_STACK: [usize; 3] = [2, 8, 18];
+/// Traps that run on the fault stack: NMI, double fault. The machine check is the host's word for [`Cause::MemoryGone`],
+/// which comes where a page fault might.
+const ON_FAULT_STACK: [usize; 2] = [2, 8];
 
 /// Fills the gates and registers the handlers. Called once, by the boot CPU, before `cpu::init_cpu`.
 pub fn init(h: &'static Handlers<UserContext>) {
@@ -316,6 +317,7 @@ extern "C" fn user_trap(ctx: &mut UserContext, v: u64, error: u64) {
         },
         16 | 19 => Cause::Arithmetic(FPE_FLTINV),
         17 => Cause::Alignment { addr: 0 },
+        v if v == vector::MEMORY_GONE as u64 => Cause::MemoryGone,
         _ if v >= vector::FIRST as u64 => Cause::Interrupt(super::irq::acknowledge(v)),
         _ => fatal(
             "an exception of the app that it cannot raise",

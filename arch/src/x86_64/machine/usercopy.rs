@@ -139,6 +139,16 @@ pub unsafe fn copy_out(dst: u64, src: *const u8, len: usize) -> usize {
     unsafe { quark_user_copy(dst as *mut u8, src, len) }
 }
 
+/// Copies `len` bytes of a file in the window to `dst`, both the kernel's addresses; returns how many were not copied
+/// because the file has become shorter.
+///
+/// # Safety
+/// `dst` is valid for `len` bytes; `src..src + len` lies in the window.
+pub unsafe fn copy_window(dst: *mut u8, src: *const u8, len: usize) -> usize {
+    // SAFETY: as the caller promises; where the host has no memory the copy ends.
+    unsafe { quark_user_copy(dst, src, len) }
+}
+
 /// Zeroes `len` bytes of the app; returns how many were not zeroed for a fault.
 ///
 /// # Safety

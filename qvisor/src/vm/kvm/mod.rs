@@ -328,7 +328,10 @@ fn run_vcpu(mut v: VcpuFd, boot: bool, service: &Service, gate: &Gate, ending: &
             Ok(exit) => vcpu::decode(&exit),
             Err(e) if e.errno() == libc::EINTR || e.errno() == libc::EAGAIN => Exit::Interrupted,
             // A file under the window became shorter.
-            Err(e) if e.errno() == libc::EFAULT && service.patch_window() => Exit::Interrupted,
+            Err(e) if e.errno() == libc::EFAULT && service.window_is_short() => match vcpu::memory_gone(&v) {
+                Ok(()) => Exit::Interrupted,
+                Err(e) => return broken(&v, &e.to_string()),
+            },
             Err(e) => return broken(&v, &format!("KVM_RUN: {e}")),
         };
         match exit {

@@ -286,17 +286,12 @@ impl Service {
         Ok(0)
     }
 
-    /// A virtual CPU touched the window where a file ended meanwhile: puts zeroes there. `false` when no file is short.
-    pub fn patch_window(&self) -> bool {
-        let mut patched = false;
-        for p in held(&self.pieces).iter() {
+    /// Whether a file in the window ends before its piece does: an access behind its end fails, and is the guest's to handle.
+    pub fn window_is_short(&self) -> bool {
+        held(&self.pieces).iter().any(|p| {
             let size = rustix::fs::fstat(&*p.file).map_or(0, |s| s.st_size as u64);
-            let good = size.saturating_sub(p.offset).next_multiple_of(qlib::PAGE_SIZE);
-            if good < p.len {
-                patched |= self.window.blank(p.at + good, p.len - good).is_ok();
-            }
-        }
-        patched
+            size < p.offset.saturating_add(p.len)
+        })
     }
 
     fn send_control(&self, bytes: &[u8]) -> Result<u64, Errno> {

@@ -91,22 +91,10 @@ impl Window {
     /// # Errors
     /// EINVAL for a bad range; the host's.
     pub fn unmap(&self, at: u64, len: u64) -> Result<(), Errno> {
-        self.fill(at, len, ProtFlags::empty())
-    }
-
-    /// Puts zeroes into a range, where a file ended under a mapping, so that the guest can go on.
-    ///
-    /// # Errors
-    /// EINVAL for a bad range; the host's.
-    pub fn blank(&self, at: u64, len: u64) -> Result<(), Errno> {
-        self.fill(at, len, ProtFlags::READ | ProtFlags::WRITE)
-    }
-
-    fn fill(&self, at: u64, len: u64, prot: ProtFlags) -> Result<(), Errno> {
         let p = self.check(at, len)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
         // SAFETY: the range lies in the reservation, which holds nothing of this process.
-        unsafe { rustix::mm::mmap_anonymous(p, len as usize, prot, flags) }
+        unsafe { rustix::mm::mmap_anonymous(p, len as usize, ProtFlags::empty(), flags) }
             .map(|_| ())
             .map_err(|e| Errno(e.raw_os_error()))
     }
