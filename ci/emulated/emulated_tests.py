@@ -80,6 +80,10 @@ quark exec memory touch /tmp/go
 until_says /tmp/up held; cost while
 until_says /tmp/up freed; sleep 4; cost after
 ./quark --root /run/q delete --force memory
+mkdir -p /etc/quark; echo '{"DebugLevel":"Trace","LogMaxBytes":8192}' >/etc/quark/config.json
+quark run --bundle cases/logs logs </dev/null >/tmp/said 2>&1; echo "@LOGS exit status $?"; sed "s/^/@LOGS /" /tmp/said
+f=/var/log/quark/logs.log; for k in 'msg="qkernel::' 'level=debug' 'exit code 3'; do grep -q "$k" $f && echo "@LOGS has $k"; done
+[ $(stat -c %s $f) -gt 2000 ] && [ $(stat -c %s $f) -le 8192 ] && echo "@LOGS bounded"; rm /etc/quark/config.json
 quark run --bundle cases/auxv auxv </dev/null >/tmp/said; sed "s/^/@AUXV /" /tmp/said
 { sleep 3; echo one; sleep 1; echo two; sleep 1; } | quark run --bundle cases/hears hears >/tmp/said; sed "s/^/@HEARS /" /tmp/said
 [ -e waits ] && { sleep 4; echo one; sleep 1; echo two; sleep 1; echo three; sleep 1; } | quark run --bundle cases/waits waits >/tmp/said && sed "s/^/@WAITS /" /tmp/said
@@ -91,6 +95,10 @@ MEMORY = ("cd /tmp; echo up; until [ -e go ]; do usleep 100000; done; "
 # A shell waits with poll(2) for a line, and a socket's other end with a program between.
 HEARS = ("read -t 60 x; echo got $x; if read -t 0.1 y; then echo early; else echo nothing; fi; read y; echo then $y; "
          "nc -l -p 4000 -e cat & for i in 1 2 3 4 5 6 7 8 9; do sleep 0.3; echo over | nc -w 5 127.0.0.1 4000 && break; done; echo end")
+
+# Every thread of QVisor and the guest kernel log, more than the log may hold; the app goes on and ends as it wants to.
+LOGS = "seq 1 300 | sort -rn | tail -n 1; exit 3"
+LOGGED = "exit status 3\n1\nhas msg=\"qkernel::\nhas level=debug\nhas exit code 3\nbounded\n"
 
 # Each kind of thread in turn is made to call what it never does.
 FORBIDDEN = r"""
@@ -275,12 +283,13 @@ def section(result, name):
 def from_outside(machine, stage):
     """Cases of one boot that are judged from outside of the sandbox."""
     report, arch = machine.report, machine.arch
-    names = ("confined", "memory is given back", "hwcap", "hears the host", "waits")
+    names = ("logs", "confined", "memory is given back", "hwcap", "hears the host", "waits")
     if not any(report.wanted(f"{stage}/{n}") for n in names):
         return
     here = arch == platform.machine()
     root = "/job/rootfs"
-    for id, script in (("memory", MEMORY), ("auxv", "od -A n -t d8 -w16 /proc/self/auxv"), ("hears", HEARS)):
+    for id, script in (("memory", MEMORY), ("auxv", "od -A n -t d8 -w16 /proc/self/auxv"), ("hears", HEARS),
+                       ("logs", LOGS)):
         bundle.write(f"{machine.directory}/cases/{id}", bundle.config(["sh", "-c", script], root))
     linux = None
     if here:
@@ -292,6 +301,7 @@ def from_outside(machine, stage):
         linux = process.run(["sh", "-c", f"{{ sleep 0.5; echo one; sleep 0.5; echo two; sleep 0.5; echo three; }} | {tool}"], timeout=60)
     result = machine.boot(["sh", "-c", OUTSIDE], 300)
     report.case(f"{stage}/confined", lambda: confined(result))
+    report.case(f"{stage}/logs", lambda: equal(section(result, "LOGS"), LOGGED, f"{result}"))
     report.case(f"{stage}/memory is given back", lambda: gives_memory_back(result))
     report.case(f"{stage}/hwcap", lambda: tells_of_the_cpu(result, arch))
     report.case(f"{stage}/hears the host", lambda: equal(section(result, "HEARS"), "got one\nnothing\nthen two\nover\nend\n", f"{result}"))

@@ -1,6 +1,8 @@
 """QVisor's own wall: its threads have no capability they do not need, and die of a host call they never make."""
 import os
 import platform
+import signal
+import subprocess
 
 import bundle
 import process
@@ -76,8 +78,25 @@ def forbidden_call(pick):
     return body
 
 
+def told_afterwards(ctx):
+    """Nobody waits for the process of a detached sandbox: what its filter ended it for is in its state."""
+    only_quark(ctx)
+    tool = native(os.path.join(os.path.dirname(__file__), "inject.c"), "inject")
+    id = ctx.quark.new_id()
+    with open(os.devnull, "r+b") as null:
+        command = ctx.quark.command("run", "--detach", "--bundle", ctx.bundle("sleep 1000", bundle.busybox()), id)
+        equal(subprocess.run(command, stdin=null, stdout=null, stderr=null, timeout=60, check=False).returncode, 0, "run --detach")
+    first = threads(ctx.quark.state(id)["pid"])["quark-sandbox"][0][0]
+    equal(process.run([tool, str(first), str(UNSHARE), "0x20000"], timeout=20).rc, 0, "inject")
+    process.wait_until(lambda: ctx.quark.state(id)["status"] == "stopped", 10, "stopped")
+    state = ctx.quark.state(id)
+    check(f"its filter forbids, {UNSHARE}: " in state["reason"], state["reason"])
+    equal(state["exitCode"], 128 + signal.SIGSYS, "exit status")
+
+
 def cases():
     yield Case("threads are confined", threads_are_confined)
+    yield Case("forbidden call of a detached sandbox", told_afterwards)
     for name in ("quark-sandbox", "quark-broker"):
         yield Case(f"forbidden call of {name}", forbidden_call(lambda pid, name=name: threads(pid)[name][0][0]))
     yield Case("forbidden call of the machine", forbidden_call(lambda pid: machine(pid)[0]))

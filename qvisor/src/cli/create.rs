@@ -3,7 +3,6 @@
 use super::{Error, Global, delete, foreground, start};
 use crate::error::Context;
 use crate::runtime::config;
-use crate::runtime::state::{Status, StatusRecord, write_status};
 use crate::sandbox::create::{self as sandbox, Created, Request};
 use crate::sandbox::stdio;
 use crate::settings::Settings;
@@ -11,7 +10,6 @@ use oci_spec::runtime::Spec;
 use rustix::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 
 /// Options of `create`.
 #[derive(clap::Args)]
@@ -189,7 +187,6 @@ pub fn finish(mut created: Created, spec: &Spec, console: Option<OwnedFd>, keep:
         let _ = created.child.kill();
     }
     let status = created.child.wait().doing("wait for the sandbox process")?;
-    record_death(&created, status)?;
     if let Some(reason) = created
         .dir
         .status(&created.record)
@@ -205,18 +202,4 @@ pub fn finish(mut created: Created, spec: &Spec, console: Option<OwnedFd>, keep:
     Ok(status
         .code()
         .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
-}
-
-/// Records why a sandbox process that was ended by its filter could not say so itself.
-fn record_death(created: &Created, how: ExitStatus) -> Result<(), Error> {
-    if how.signal() != Some(libc::SIGSYS) {
-        return Ok(());
-    }
-    let record = StatusRecord {
-        status: Status::Stopped,
-        exit_code: Some(128 + libc::SIGSYS),
-        reason: Some("QVisor made a host call that its filter forbids: the sandbox was ended".to_owned()),
-    };
-    let dir = created.dir.descriptor()?;
-    Ok(write_status(&dir, &record).doing("record the container's status")?)
 }

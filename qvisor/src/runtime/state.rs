@@ -19,6 +19,8 @@ pub const CONTROL_SOCKET: &str = "control.sock";
 const STATE_FILE: &str = "state.json";
 const STATUS_FILE: &str = "status.json";
 const SPEC_FILE: &str = "config.json";
+/// Holds the number of the host call for which the sandbox process was ended.
+const REFUSED_FILE: &str = "refused";
 
 /// Why a container could not be looked up or recorded.
 #[derive(Debug, thiserror::Error)]
@@ -260,11 +262,30 @@ impl ContainerDir {
                 exit_code: None,
                 reason: None,
             },
-            _ => StatusRecord {
-                status: Status::Stopped,
-                exit_code: None,
-                reason: Some("the sandbox process ended without a report (it was killed)".to_owned()),
-            },
+            _ => self.unreported(),
+        }
+    }
+
+    /// How a sandbox ended that could not say so itself.
+    fn unreported(&self) -> StatusRecord {
+        let text = std::fs::read_to_string(self.path.join(REFUSED_FILE)).unwrap_or_default();
+        let (exit_code, reason) = match text.parse() {
+            Ok(number) => (
+                Some(128 + libc::SIGSYS),
+                format!(
+                    "QVisor made a host call that its filter forbids, {}: the sandbox was ended (SIGSYS)",
+                    crate::seccomp::describe(number)
+                ),
+            ),
+            Err(_) => (
+                None,
+                "the sandbox process ended without a report (it was killed)".to_owned(),
+            ),
+        };
+        StatusRecord {
+            status: Status::Stopped,
+            exit_code,
+            reason: Some(reason),
         }
     }
 
@@ -280,6 +301,17 @@ impl ContainerDir {
 /// Writes `status.json` below the container's directory, atomically.
 pub fn write_status(dir: impl AsFd, record: &StatusRecord) -> std::io::Result<()> {
     write_json(dir, STATUS_FILE, record)
+}
+
+/// Makes the file into which the number of a refused host call goes ([`crate::sys::refused`]).
+pub fn refused_file(dir: impl AsFd) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(
+        dir,
+        REFUSED_FILE,
+        flags,
+        Mode::from_raw_mode(0o600),
+    )?)
 }
 
 fn write_json(dir: impl AsFd, name: &str, value: &impl Serialize) -> std::io::Result<()> {

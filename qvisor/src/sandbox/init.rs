@@ -9,7 +9,7 @@ use super::{Error, machine, namespaces, rootfs, socket, stdio};
 use crate::cgroup::MemoryWatch;
 use crate::error::Context;
 use crate::runtime::hooks;
-use crate::runtime::state::{CONTROL_SOCKET, ContainerDir, Record, Status, process_start};
+use crate::runtime::state::{self, CONTROL_SOCKET, ContainerDir, Record, Status, process_start};
 use crate::runtime::validate;
 use crate::{logging, sys};
 use oci_spec::runtime::LinuxDeviceType;
@@ -101,6 +101,8 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
     let signals = sys::signal_fd().doing("make a signal descriptor")?;
     let dir = ContainerDir::at(&order.id, &order.state_dir);
     let state_dir = dir.descriptor()?;
+    let refused = state::refused_file(&state_dir).doing("make a file")?;
+    sys::refused::note_in(refused).doing("handle SIGSYS")?;
     let kernel = machine::open_kernel(order.kernel.as_deref())?;
     let kvm = match order.platform.as_str() {
         "kvm" => Some(crate::vm::kvm::open()?),

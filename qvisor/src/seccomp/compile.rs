@@ -108,6 +108,15 @@ pub fn compile(arch: Arch, text: Option<Range>, rules: &BTreeMap<u32, Rule>) -> 
     a.finish()
 }
 
+/// Has a program raise SIGSYS where it would kill. A process that cannot take the signal is killed all the same.
+pub fn trap(program: &mut [sock_filter]) {
+    for i in program {
+        if (i.code, i.k) == (RET_K, libc::SECCOMP_RET_KILL_PROCESS) {
+            i.k = libc::SECCOMP_RET_TRAP;
+        }
+    }
+}
+
 /// Code that goes on for calls made from `text`, and raises SIGSYS for others.
 fn route(a: &mut Assembler, text: Range) {
     let (outside, inside) = (a.label(), a.label());

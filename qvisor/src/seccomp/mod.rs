@@ -215,9 +215,22 @@ pub fn process_filter(text: Range) -> Result<Vec<sock_filter>, Error> {
     program(Role::Process, Some(text))
 }
 
-/// The filter of a thread of QVisor: what is not on its list kills the process it belongs to.
+/// The filter of a thread of QVisor: what is not on its list kills the process it belongs to. The sandbox process, whose end
+/// nobody else can explain, first says which call it was ([`crate::sys::refused`]): there it raises SIGSYS.
 pub fn thread_filter(role: Role) -> Result<Vec<sock_filter>, Error> {
-    program(role, None)
+    let mut program = program(role, None)?;
+    if matches!(role, Role::Server | Role::Broker) {
+        compile::trap(&mut program);
+    }
+    Ok(program)
+}
+
+/// Host call `number` in words for a person.
+pub fn describe(number: u32) -> String {
+    match names::name(Arch::host(), number) {
+        Some(name) => format!("{name} ({number})"),
+        None => number.to_string(),
+    }
 }
 
 /// Installs a filter on the calling thread and all it will create.

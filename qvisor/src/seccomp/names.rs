@@ -90,6 +90,15 @@ pub enum Number {
     Unknown,
 }
 
+/// The name of host call `number` on `arch`, if the lists know it.
+pub fn name(arch: Arch, number: u32) -> Option<&'static str> {
+    let found = TABLE.iter().find(|(_, x86, arm)| match arch {
+        Arch::X86_64 => *x86 == Some(number),
+        Arch::Aarch64 => *arm == Some(number),
+    });
+    found.map(|(name, ..)| *name)
+}
+
 /// The number of host call `name` on `arch`.
 pub fn number(arch: Arch, name: &str) -> Number {
     match TABLE.iter().find(|(n, ..)| *n == name) {

@@ -1,7 +1,8 @@
-//! The few host calls that `rustix` has no safe form of. With `net` the only files of QVisor's front half with unsafe
-//! code.
+//! The few host calls that `rustix` has no safe form of. With `net` and `refused` the only files of QVisor's front half with
+//! unsafe code.
 
 pub mod net;
+pub mod refused;
 
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use rustix::io::Errno;

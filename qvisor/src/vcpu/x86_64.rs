@@ -248,14 +248,38 @@ pub fn memory_gone(vcpu: &VcpuFd) -> Result<(), Error> {
     ask("KVM_SET_VCPU_EVENTS", vcpu.set_vcpu_events(&e))
 }
 
+/// Where a CPU starts after a reset.
+const RESET_RIP: u64 = 0xfff0;
+
 /// Registers for a message about a guest that broke.
 pub fn dump(vcpu: &VcpuFd) -> String {
     let (Ok(r), Ok(s)) = (vcpu.get_regs(), vcpu.get_sregs()) else {
         return "registers unknown".to_owned();
     };
+    if (r.rip, s.cr3) == (RESET_RIP, 0) {
+        // AMD leaves the state undefined after a shutdown, so KVM resets the CPU.
+        return "registers lost: KVM has reset the CPU (its trace event kvm:kvm_exit has rip)".to_owned();
+    }
     format!(
-        "rip {:#x} rsp {:#x} rflags {:#x} cs {:#x} cr2 {:#x} cr3 {:#x} cr4 {:#x} rax {:#x} rcx {:#x} rdi {:#x}",
-        r.rip, r.rsp, r.rflags, s.cs.selector, s.cr2, s.cr3, s.cr4, r.rax, r.rcx, r.rdi
+        "rip {:#x} rsp {:#x} rflags {:#x} cs {:#x} cr2 {:#x} cr3 {:#x} cr4 {:#x} gs {:#x} gdt {:#x}+{:#x} idt {:#x}+{:#x} \
+         tr {:#x} rax {:#x} rcx {:#x} rdi {:#x} rsi {:#x}",
+        r.rip,
+        r.rsp,
+        r.rflags,
+        s.cs.selector,
+        s.cr2,
+        s.cr3,
+        s.cr4,
+        s.gs.base,
+        s.gdt.base,
+        s.gdt.limit,
+        s.idt.base,
+        s.idt.limit,
+        s.tr.base,
+        r.rax,
+        r.rcx,
+        r.rdi,
+        r.rsi
     )
 }
 
