@@ -434,7 +434,7 @@ pub fn parent_of(
 /// # Errors
 /// EROFS.
 pub fn writable(mount: &Mount) -> Result<(), Errno> {
-    if mount.has(hal::uapi::general::MS_RDONLY) {
+    if mount.read_only() {
         Err(Errno::EROFS)
     } else {
         Ok(())

@@ -2,17 +2,19 @@
 
 use super::files::{Who, path_arg};
 use super::{Args, Ctx, Support::*, SysResult};
-use crate::fs::inode::FileType;
-use crate::fs::mount::{self, MOUNT_FLAGS, Mount};
+use crate::fs::mount::{self, MOUNT_FLAGS, Mount, Propagation};
 use crate::fs::path::{Dentry, Path};
+use crate::fs::tmpfs::TmpInode;
 use crate::fs::walk::{self, Flags};
 use crate::rows;
 use crate::task::creds::cap;
+use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use hal::uapi::general::{
-    MS_BIND, MS_MGC_MSK, MS_MGC_VAL, MS_MOVE, MS_NOATIME, MS_PRIVATE, MS_REC, MS_RELATIME, MS_REMOUNT,
-    MS_SHARED, MS_SLAVE, MS_STRICTATIME, MS_UNBINDABLE,
+    MS_BIND, MS_MGC_MSK, MS_MGC_VAL, MS_MOVE, MS_NOATIME, MS_NODIRATIME, MS_PRIVATE, MS_RDONLY, MS_REC,
+    MS_RELATIME, MS_REMOUNT, MS_SHARED, MS_SILENT, MS_SLAVE, MS_STRICTATIME, MS_UNBINDABLE,
 };
 use hal::user::UserCStr;
 use qlib::Errno;
@@ -20,7 +22,7 @@ use qlib::control::{ContainerSpec, Mount as Spec, MountKind};
 use qlib::qcall::HandleId;
 
 rows! {
-    mount: Partial("tmpfs, proc, sysfs, devpts, mqueue, cgroup2, bind, move, remount; no propagation"), sys_mount;
+    mount: Partial("tmpfs, proc, sysfs, devpts, mqueue, cgroup2; other types are ENODEV, overlay and file systems on devices among them"), sys_mount;
     umount2: Full, |c, a| sys_umount2(c, a.cstr(0), a.u32(1));
     pivot_root: Full, |c, a| sys_pivot_root(c, a.cstr(0), a.cstr(1));
     open_tree: Refused(Errno::ENOSYS, "the new mount interface; libraries fall back to mount(2)");
@@ -48,48 +50,114 @@ fn optional(p: UserCStr, addr: u64) -> SysResult<Vec<u8>> {
     if addr == 0 { Ok(Vec::new()) } else { path_arg(p) }
 }
 
+/// Whether the caller may change its tree of mounts, and whether `p` is in it.
+fn may_mount(who: &Who) -> SysResult<()> {
+    if who.creds.capable(cap::SYS_ADMIN) {
+        Ok(())
+    } else {
+        Err(Errno::EPERM)
+    }
+}
+
+/// # Errors
+/// EINVAL for what is not in the caller's tree of mounts (another namespace, or unmounted lazily).
+fn in_tree(who: &Who, p: &Path) -> SysResult<()> {
+    let own = who.fs.root().mount.top();
+    if Arc::ptr_eq(&own, &p.mount.top()) {
+        Ok(())
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
+/// Flags that say what `mount(2)` does, and those that change how a file system as a whole works.
+const PROPAGATION: u32 = MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE;
+const ATIME: u32 = MS_NOATIME | MS_NODIRATIME | MS_RELATIME | MS_STRICTATIME;
+
 fn sys_mount(c: &mut Ctx<'_>, a: Args) -> SysResult {
-    let source = optional(a.cstr(0), a.u64(0))?;
-    let dest = path_arg(a.cstr(1))?;
     let fstype = optional(a.cstr(2), a.u64(2))?;
-    let mut flags = a.u32(3);
+    let source = optional(a.cstr(0), a.u64(0))?;
     let data = optional(a.cstr(4), a.u64(4))?;
+    let dest = path_arg(a.cstr(1))?;
+    let mut flags = a.u32(3);
     if flags & MS_MGC_MSK == MS_MGC_VAL {
         flags &= !MS_MGC_MSK;
     }
     let who = Who::of(c);
     let at = find(&who, &dest, true)?;
-    if !who.creds.capable(cap::SYS_ADMIN) {
-        return Err(Errno::EPERM);
-    }
+    may_mount(&who)?;
     let mut keep = u64::from(flags) & MOUNT_FLAGS;
     if flags & (MS_NOATIME | MS_STRICTATIME) == 0 {
         keep |= u64::from(MS_RELATIME);
     }
+    let _change = mount::CHANGE.lock();
     if flags & MS_REMOUNT != 0 {
-        let m = mount::of_root(&at)?;
-        m.flags.store(keep, Ordering::Relaxed);
-    } else if flags & MS_BIND != 0 {
-        let from = find(&who, &source, true)?;
-        mount::bind(&from, &at, flags & MS_REC != 0)?;
-    } else if flags & (MS_SHARED | MS_PRIVATE | MS_SLAVE | MS_UNBINDABLE) != 0 {
-        // Nothing propagates between trees of mounts, which is what private means.
+        in_tree(&who, &at)?;
         mount::of_root(&at)?;
+        let whole = flags & MS_BIND == 0;
+        if whole && let Some(t) = at.mount.root.inode().as_any().downcast_ref::<TmpInode>() {
+            t.tmpfs().reconfigure(&data)?;
+            if !data.is_empty() {
+                *at.mount.sup.options.lock() = data;
+            }
+        }
+        mount::remount(&at, keep, flags & ATIME == 0, whole)?;
+    } else if flags & MS_BIND != 0 {
+        let from = find_source(&who, &source)?;
+        in_tree(&who, &at)?;
+        in_tree(&who, &from)?;
+        mount::bind(&from, &at, flags & MS_REC != 0)?;
+    } else if flags & PROPAGATION != 0 {
+        change_propagation(&who, &at, flags)?;
     } else if flags & MS_MOVE != 0 {
-        let from = find(&who, &source, true)?;
+        let from = find_source(&who, &source)?;
+        in_tree(&who, &at)?;
+        in_tree(&who, &from)?;
         mount::relocate(from, &at)?;
     } else {
-        let root = new_root(&fstype, &source, &data, keep)?;
-        let is_dir = root.inode().file_type() == FileType::Directory;
-        if is_dir != (at.inode().file_type() == FileType::Directory) {
-            return Err(Errno::ENOTDIR);
+        if a.u64(2) == 0 {
+            return Err(Errno::EINVAL);
         }
-        mount::attach(&Mount::new(root, &source, &fstype, &data, keep), &at)?;
+        let root = new_root(&fstype, &source, &data, keep)?;
+        in_tree(&who, &at)?;
+        let new = Mount::new(root, &source, &fstype, &data, keep);
+        let read_only = flags & MS_RDONLY != 0;
+        new.sup.read_only.store(read_only, Ordering::Relaxed);
+        mount::graft(&new, &at)?;
     }
     Ok(0)
 }
 
-fn new_root(fstype: &[u8], source: &[u8], data: &[u8], flags: u64) -> SysResult<alloc::sync::Arc<Dentry>> {
+/// What a bind mount or a move starts from.
+fn find_source(who: &Who, source: &[u8]) -> SysResult<Path> {
+    if source.is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    find(who, source, true)
+}
+
+fn change_propagation(who: &Who, at: &Path, flags: u32) -> SysResult<()> {
+    let kind = match flags & !(MS_REC | MS_SILENT) {
+        MS_SHARED => Propagation::Shared,
+        MS_SLAVE => Propagation::Slave,
+        MS_PRIVATE => Propagation::Private,
+        MS_UNBINDABLE => Propagation::Unbindable,
+        _ => return Err(Errno::EINVAL),
+    };
+    let m = mount::of_root(at)?;
+    in_tree(who, at)?;
+    let all = if flags & MS_REC != 0 {
+        mount::subtree(&m)
+    } else {
+        vec![m]
+    };
+    for m in &all {
+        mount::propagate_as(m, kind);
+    }
+    Ok(())
+}
+
+fn new_root(fstype: &[u8], source: &[u8], data: &[u8], flags: u64) -> SysResult<Arc<Dentry>> {
     let kind = match fstype {
         b"tmpfs" | b"ramfs" => MountKind::Tmpfs,
         b"proc" => MountKind::Proc,
@@ -124,23 +192,23 @@ fn sys_umount2(c: &mut Ctx<'_>, path: UserCStr, flags: u32) -> SysResult {
     }
     let path = path_arg(path)?;
     let who = Who::of(c);
-    let at = find(&who, &path, flags & NOFOLLOW == 0)?;
-    if !who.creds.capable(cap::SYS_ADMIN) {
-        return Err(Errno::EPERM);
-    }
+    // What is mounted on the working directory or the root counts too.
+    let at = mount::descend(find(&who, &path, flags & NOFOLLOW == 0)?);
+    may_mount(&who)?;
+    let _change = mount::CHANGE.lock();
+    mount::of_root(&at)?;
+    in_tree(&who, &at)?;
     if flags & EXPIRE != 0 {
-        // Marked as expired by the first call, unmounted by the second: nothing expires here.
-        return Err(Errno::EAGAIN);
+        mount::expire(at)?;
+    } else {
+        mount::detach(at, flags & DETACH != 0)?;
     }
-    mount::detach(at, flags & DETACH != 0)?;
     Ok(0)
 }
 
 fn sys_pivot_root(c: &mut Ctx<'_>, new_root: UserCStr, put_old: UserCStr) -> SysResult {
     let who = Who::of(c);
-    if !who.creds.capable(cap::SYS_ADMIN) {
-        return Err(Errno::EPERM);
-    }
+    may_mount(&who)?;
     let new_root = walk::lookup(
         &who.fs,
         &who.creds,
@@ -156,6 +224,10 @@ fn sys_pivot_root(c: &mut Ctx<'_>, new_root: UserCStr, put_old: UserCStr) -> Sys
         Flags::FOLLOW | Flags::DIRECTORY,
     )?;
     let old_root = who.fs.root();
+    let _change = mount::CHANGE.lock();
+    for p in [&new_root, &put_old] {
+        in_tree(&who, p)?;
+    }
     mount::pivot(&old_root, &new_root, &put_old)?;
     // Every process whose root or working directory was the old root moves along.
     for p in crate::task::table::processes() {

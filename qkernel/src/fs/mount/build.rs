@@ -11,7 +11,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use hal::host::HostFile;
-use hal::uapi::general::{MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY};
+use hal::uapi::general::{
+    MS_NOATIME, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_RELATIME, MS_STRICTATIME,
+};
 use qlib::Errno;
 use qlib::control::{Capabilities, ContainerSpec, Mount as Spec, MountKind};
 use qlib::qcall::HandleId;
@@ -91,12 +93,23 @@ pub fn build(spec: &ContainerSpec) -> Result<Path, BuildError> {
         } else {
             m.flags
         };
+        // As `mount(2)` has it where nothing is said of access times.
+        let said = flags & u64::from(MS_NOATIME | MS_STRICTATIME) != 0;
+        let flags = if said {
+            flags
+        } else {
+            flags | u64::from(MS_RELATIME)
+        };
         // Version 2 is the only cgroup file system there is: who asks for `cgroup` must not be told it is version 1.
         let fstype = match m.kind {
             MountKind::Cgroup => b"cgroup2".as_slice(),
             _ => &m.fstype,
         };
         let mount = Mount::new(root, &m.source, fstype, &m.options, flags);
+        // A bind mount is read-only alone, a new file system as a whole.
+        if m.kind != MountKind::Host && flags & u64::from(MS_RDONLY) != 0 {
+            mount.sup.read_only.store(true, Ordering::Relaxed);
+        }
         match &context {
             None => {
                 super::TABLE.lock().order.push(mount.clone());
@@ -124,9 +137,8 @@ pub fn build(spec: &ContainerSpec) -> Result<Path, BuildError> {
     }
     let root = context.root();
     if let Some(first) = spec.mounts.first() {
-        root.mount
-            .flags
-            .store(first.flags & super::MOUNT_FLAGS, Ordering::Relaxed);
+        let read_only = first.flags & u64::from(MS_RDONLY);
+        root.mount.flags.fetch_or(read_only, Ordering::Relaxed);
     }
     Ok(root)
 }

@@ -1,6 +1,6 @@
 //! What `/proc/self/mounts` and `mountinfo` tell.
 
-use super::{Mount, TABLE};
+use super::{Mount, Share, TABLE};
 use crate::fs::path::Path;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -28,6 +28,10 @@ pub struct MountInfo {
     pub fstype: Vec<u8>,
     /// Source.
     pub source: Vec<u8>,
+    /// The file system as a whole is read-only.
+    pub super_read_only: bool,
+    /// How mounts made on it spread.
+    pub share: Share,
     /// Options besides the flags.
     pub options: Vec<u8>,
 }
@@ -78,7 +82,9 @@ pub fn list(root: &Path) -> Vec<MountInfo> {
             flags: m.flags.load(Ordering::Relaxed),
             fstype: m.fstype.clone(),
             source: m.source.clone(),
-            options: m.options.clone(),
+            super_read_only: m.sup.read_only.load(Ordering::Relaxed),
+            share: *m.share.lock(),
+            options: m.sup.options.lock().clone(),
         });
     }
     out

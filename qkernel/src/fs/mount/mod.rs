@@ -1,18 +1,22 @@
 //! Mounts: what is mounted where. Each mount belongs to one tree of mounts; a mount namespace is such a tree.
 
 pub mod build;
+mod change;
 mod info;
+mod share;
 
 pub use build::build;
+pub use change::{bind, copy_tree, detach, drop_tree, expire, graft, pivot, relocate, remount};
 pub use info::{MountInfo, flags_text, list};
+pub use share::{Propagation, Share, propagate_as};
 
-use crate::fs::dcache;
 use crate::fs::inode::InodeRef;
 use crate::fs::path::{Dentry, Path};
+use crate::sched::wait::SleepLock;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hal::sync::SpinLock;
 use hal::uapi::general::{
     MS_NOATIME, MS_NODEV, MS_NODIRATIME, MS_NOEXEC, MS_NOSUID, MS_NOSYMFOLLOW, MS_RDONLY, MS_RELATIME,
@@ -32,6 +36,14 @@ pub const MOUNT_FLAGS: u64 = (MS_RDONLY
 /// Mounts per sandbox, as `/proc/sys/fs/mount-max` shows it.
 pub const MOUNT_MAX: usize = 100_000;
 
+/// What all mounts of one file system share.
+pub struct Super {
+    /// No mount of it may be written.
+    pub read_only: AtomicBool,
+    /// Options as `/proc/mounts` shows them, besides the flags.
+    pub options: SpinLock<Vec<u8>>,
+}
+
 /// A mounted file system.
 pub struct Mount {
     /// Root dentry of this mount.
@@ -42,26 +54,61 @@ pub struct Mount {
     pub source: Vec<u8>,
     /// File-system type as `/proc/mounts` shows it.
     pub fstype: Vec<u8>,
-    /// Options as `/proc/mounts` shows them, besides the flags.
-    pub options: Vec<u8>,
+    /// The file system's own state.
+    pub sup: Arc<Super>,
     /// MS_* flags.
     pub flags: AtomicU64,
     /// Identity, for `/proc/self/mountinfo`.
     pub id: u32,
+    /// How mounts made on it spread. Lock order: after [`Mount::at`], before nothing.
+    pub share: SpinLock<Share>,
+    /// A more privileged namespace put it there: it stays, with these of its MS_* flags. Source: `mount_namespaces(7)`.
+    pub locked: AtomicBool,
+    /// Flags that may not be cleared.
+    pub locked_flags: AtomicU64,
+    /// MNT_EXPIRE was asked once since.
+    expiring: AtomicBool,
 }
 
 impl Mount {
     /// A mount that is nowhere yet.
     pub fn new(root: Arc<Dentry>, source: &[u8], fstype: &[u8], options: &[u8], flags: u64) -> Arc<Self> {
+        let sup = Arc::new(Super {
+            read_only: AtomicBool::new(false),
+            options: SpinLock::new(options.to_vec()),
+        });
+        Self::over(root, sup, source, fstype, flags)
+    }
+    fn over(root: Arc<Dentry>, sup: Arc<Super>, source: &[u8], fstype: &[u8], flags: u64) -> Arc<Self> {
         Arc::new(Self {
             root,
             at: SpinLock::new(None),
             source: source.to_vec(),
             fstype: fstype.to_vec(),
-            options: options.to_vec(),
+            sup,
             flags: AtomicU64::new(flags & MOUNT_FLAGS),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed) as u32,
+            share: SpinLock::default(),
+            locked: AtomicBool::new(false),
+            locked_flags: AtomicU64::new(0),
+            expiring: AtomicBool::new(false),
         })
+    }
+    /// Another view of the same file system.
+    fn twin(&self, root: Arc<Dentry>) -> Arc<Self> {
+        let flags = self.flags.load(Ordering::Relaxed);
+        let twin = Self::over(root, self.sup.clone(), &self.source, &self.fstype, flags);
+        let locked = self.locked_flags.load(Ordering::Relaxed);
+        twin.locked_flags.store(locked, Ordering::Relaxed);
+        twin
+    }
+    /// Whether nothing can be changed through it.
+    pub fn read_only(&self) -> bool {
+        self.has(MS_RDONLY) || self.sup.read_only.load(Ordering::Relaxed)
+    }
+    /// What it is mounted on.
+    pub fn parent(&self) -> Option<Arc<Mount>> {
+        self.at.lock().as_ref().map(|p| p.mount.clone())
     }
     /// Whether flag `ms` (MS_*) is set.
     pub fn has(&self, ms: u32) -> bool {
@@ -86,6 +133,10 @@ impl Mount {
         }
     }
 }
+
+/// Held while the trees change in more than one step (the calls that mount and unmount). Lock order: before every lock of
+/// the file systems.
+pub static CHANGE: SleepLock<()> = SleepLock::new(());
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(20);
 
@@ -177,11 +228,27 @@ fn unhook(mount: &Arc<Mount>) {
     drop(removed);
 }
 
-/// Mounts directly on `mount`.
+/// Mounts directly on `mount`, in mounting order.
 fn children(mount: &Arc<Mount>) -> Vec<Arc<Mount>> {
     let all = TABLE.lock().order.clone();
     let on = |m: &Arc<Mount>| m.at.lock().as_ref().is_some_and(|p| Arc::ptr_eq(&p.mount, mount));
     all.into_iter().filter(on).collect()
+}
+
+/// `mount` and everything mounted below it, parents first.
+pub fn subtree(mount: &Arc<Mount>) -> Vec<Arc<Mount>> {
+    let mut all = alloc::vec![mount.clone()];
+    let mut i = 0;
+    while i < all.len() {
+        all.extend(children(&all[i].clone()));
+        i += 1;
+    }
+    all
+}
+
+/// What is mounted right at `p`.
+fn mounted_at(p: &Path) -> Option<Arc<Mount>> {
+    TABLE.lock().by_place.get(&key(p)).cloned()
 }
 
 /// The mount whose root `p` is.
@@ -194,157 +261,4 @@ pub fn of_root(p: &Path) -> Result<Arc<Mount>, Errno> {
     } else {
         Err(Errno::EINVAL)
     }
-}
-
-/// Unmounts what is mounted at `p`. `lazy` takes it (and what is mounted below) out of sight though it is in use.
-///
-/// # Errors
-/// EINVAL when `p` is not the root of a mount or is the root of the tree; EBUSY when it is in use.
-pub fn detach(p: Path, lazy: bool) -> Result<(), Errno> {
-    let mount = of_root(&p)?;
-    drop(p);
-    if mount.at.lock().is_none() {
-        return Err(Errno::EINVAL);
-    }
-    let below = children(&mount);
-    if !lazy {
-        // The table's two references and ours.
-        if !below.is_empty() || Arc::strong_count(&mount) > 3 {
-            return Err(Errno::EBUSY);
-        }
-        unhook(&mount);
-        dcache::release_below(&mount.root);
-        return Ok(());
-    }
-    for m in below {
-        let root = m.root_path();
-        detach(root, true)?;
-    }
-    unhook(&mount);
-    dcache::release_below(&mount.root);
-    Ok(())
-}
-
-/// Moves a mount.
-///
-/// # Errors
-/// EINVAL for the root of a tree, ELOOP into itself; as [`attach`].
-pub fn relocate(from: Path, to: &Path) -> Result<(), Errno> {
-    let mount = of_root(&from)?;
-    drop(from);
-    if mount.at.lock().is_none() {
-        return Err(Errno::EINVAL);
-    }
-    let mut here = Some(to.mount.clone());
-    while let Some(m) = here {
-        if Arc::ptr_eq(&m, &mount) {
-            return Err(Errno::ELOOP);
-        }
-        here = m.at.lock().as_ref().map(|p| p.mount.clone());
-    }
-    unhook(&mount);
-    attach(&mount, to)
-}
-
-/// A second view of `from` (a bind mount), not mounted yet. With `recursive` what is mounted below comes along.
-///
-/// # Errors
-/// As [`attach`].
-pub fn bind(from: &Path, to: &Path, recursive: bool) -> Result<Arc<Mount>, Errno> {
-    let below = if recursive {
-        children(&from.mount)
-    } else {
-        Vec::new()
-    };
-    let copy = clone_of(&from.mount, from.dentry.clone());
-    attach(&copy, to)?;
-    for m in below {
-        let at = m.at.lock().clone();
-        let Some(at) = at else { continue };
-        if !from.dentry.is_ancestor_of(&at.dentry) || Arc::ptr_eq(&m, &copy) {
-            continue;
-        }
-        let target = Path {
-            mount: copy.clone(),
-            dentry: at.dentry,
-        };
-        bind(&m.root_path(), &target, true)?;
-    }
-    Ok(copy)
-}
-
-fn clone_of(m: &Arc<Mount>, root: Arc<Dentry>) -> Arc<Mount> {
-    let flags = m.flags.load(Ordering::Relaxed);
-    Mount::new(root, &m.source, &m.fstype, &m.options, flags)
-}
-
-/// Copies a whole tree of mounts (unshare of the mount namespace). Returns how a place in the old tree translates.
-///
-/// # Errors
-/// As [`attach`].
-pub fn copy_tree(top: &Arc<Mount>) -> Result<impl Fn(&Path) -> Path + use<>, Errno> {
-    let mut pairs: Vec<(Arc<Mount>, Arc<Mount>)> = Vec::new();
-    let new_top = clone_of(top, top.root.clone());
-    TABLE.lock().order.push(new_top.clone());
-    pairs.push((top.clone(), new_top));
-    let mut i = 0;
-    while i < pairs.len() {
-        let (old, new) = pairs[i].clone();
-        for m in children(&old) {
-            let at = m.at.lock().clone();
-            let Some(at) = at else { continue };
-            let copy = clone_of(&m, m.root.clone());
-            let target = Path {
-                mount: new.clone(),
-                dentry: at.dentry,
-            };
-            attach(&copy, &target)?;
-            pairs.push((m, copy));
-        }
-        i += 1;
-    }
-    Ok(move |p: &Path| {
-        let mount = pairs
-            .iter()
-            .find(|(old, _)| Arc::ptr_eq(old, &p.mount))
-            .map_or(p.mount.clone(), |(_, new)| new.clone());
-        Path {
-            mount,
-            dentry: p.dentry.clone(),
-        }
-    })
-}
-
-/// Makes `new_root` the root of the tree and puts the old root at `put_old`. Source: `pivot_root(2)`.
-///
-/// # Errors
-/// EINVAL when `new_root` is not the root of a mount or `put_old` is not below it.
-pub fn pivot(old_root: &Path, new_root: &Path, put_old: &Path) -> Result<(), Errno> {
-    let new = of_root(new_root)?;
-    let old = of_root(old_root)?;
-    if Arc::ptr_eq(&new, &old) || Arc::ptr_eq(&put_old.mount, &old) {
-        return Err(Errno::EBUSY);
-    }
-    if !put_old.relative_to(new_root).1 || new.at.lock().is_none() {
-        return Err(Errno::EINVAL);
-    }
-    let at_old = old.at.lock().clone();
-    unhook(&new);
-    let gone = new.at.lock().take();
-    drop(gone);
-    unhook(&old);
-    match at_old {
-        Some(p) => attach(&new, &p)?,
-        None => TABLE.lock().order.push(new.clone()),
-    }
-    attach(&old, put_old)
-}
-
-/// Forgets a whole tree (the container is gone).
-pub fn drop_tree(top: &Arc<Mount>) {
-    for m in children(top) {
-        drop_tree(&m);
-    }
-    unhook(top);
-    dcache::release_below(&top.root);
 }

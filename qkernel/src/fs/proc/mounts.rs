@@ -32,7 +32,8 @@ fn mounts_of(who: &Who) -> Result<Vec<MountInfo>, Errno> {
 }
 
 fn options(t: &mut Text, m: &MountInfo) {
-    t.bytes(&mount::flags_text(m.flags));
+    let read_only = u64::from(m.super_read_only);
+    t.bytes(&mount::flags_text(m.flags | read_only));
     if !m.options.is_empty() {
         put!(t, ",");
         t.escaped(&m.options, ESCAPED);
@@ -69,12 +70,21 @@ pub fn mountinfo(who: &Who) -> Result<Vec<u8>, Errno> {
         t.escaped(&m.point, ESCAPED);
         put!(t, " ");
         t.bytes(&mount::flags_text(m.flags));
+        if m.share.group != 0 {
+            put!(t, " shared:{}", m.share.group);
+        }
+        if m.share.master != 0 {
+            put!(t, " master:{}", m.share.master);
+        }
+        if m.share.unbindable {
+            put!(t, " unbindable");
+        }
         put!(t, " - ");
         t.escaped(&m.fstype, ESCAPED);
         put!(t, " ");
         t.escaped(or_none(&m.source), ESCAPED);
         // The file system's own options; `rw`/`ro` come first.
-        put!(t, " {}", if m.flags & 1 != 0 { "ro" } else { "rw" });
+        put!(t, " {}", if m.super_read_only { "ro" } else { "rw" });
         if !m.options.is_empty() {
             put!(t, ",");
             t.escaped(&m.options, ESCAPED);

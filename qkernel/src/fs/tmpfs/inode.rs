@@ -114,6 +114,10 @@ impl TmpInode {
             seals: AtomicU32::new(seal::SEAL),
         })
     }
+    /// The file system it is in.
+    pub fn tmpfs(&self) -> &Arc<Tmpfs> {
+        &self.fs
+    }
     pub(super) fn directory(fs: &Arc<Tmpfs>, mode: u32, owner: Owner, ino: u64) -> InodeRef {
         let ino = if ino == 0 {
             fs.take_inode().unwrap_or(1)

@@ -24,8 +24,8 @@ const MAGIC: u64 = 0x0102_1994;
 /// One tmpfs: its limits and what is used of them.
 pub struct Tmpfs {
     dev: u64,
-    max_pages: u64,
-    max_inodes: u64,
+    max_pages: AtomicU64,
+    max_inodes: AtomicU64,
     pages: AtomicU64,
     inodes: AtomicU64,
     next_ino: AtomicU64,
@@ -38,8 +38,8 @@ impl Tmpfs {
     pub fn create(o: &Options) -> Arc<Self> {
         Arc::new(Self {
             dev: crate::fs::next_dev(),
-            max_pages: o.max_pages,
-            max_inodes: o.max_inodes,
+            max_pages: o.max_pages.into(),
+            max_inodes: o.max_inodes.into(),
             pages: AtomicU64::new(0),
             inodes: AtomicU64::new(0),
             next_ino: AtomicU64::new(1),
@@ -58,8 +58,31 @@ impl Tmpfs {
     pub fn loose_node(self: &Arc<Self>, mode: u32, rdev: u64) -> InodeRef {
         TmpInode::loose(self, mode, rdev)
     }
+    fn limit(of: &AtomicU64) -> u64 {
+        of.load(Ordering::Acquire)
+    }
+    /// Changes the limits that `options` names (a remount).
+    ///
+    /// # Errors
+    /// EINVAL for a bad option, or less than is in use.
+    pub fn reconfigure(&self, options: &[u8]) -> Result<(), Errno> {
+        let now = Options {
+            max_pages: Self::limit(&self.max_pages),
+            max_inodes: Self::limit(&self.max_inodes),
+            ..Options::default()
+        };
+        let o = now.over(options)?;
+        if o.max_pages < self.pages.load(Ordering::Acquire)
+            || o.max_inodes < self.inodes.load(Ordering::Acquire)
+        {
+            return Err(Errno::EINVAL);
+        }
+        self.max_pages.store(o.max_pages, Ordering::Release);
+        self.max_inodes.store(o.max_inodes, Ordering::Release);
+        Ok(())
+    }
     fn take_pages(&self, n: u64) -> Result<(), Errno> {
-        let fits = |used: u64| used.checked_add(n).filter(|t| *t <= self.max_pages);
+        let fits = |used: u64| used.checked_add(n).filter(|t| *t <= Self::limit(&self.max_pages));
         self.pages
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, fits)
             .map(|_| ())
@@ -69,10 +92,10 @@ impl Tmpfs {
         self.pages.fetch_sub(n, Ordering::AcqRel);
     }
     fn free_pages(&self) -> u64 {
-        self.max_pages.saturating_sub(self.pages.load(Ordering::Acquire))
+        Self::limit(&self.max_pages).saturating_sub(self.pages.load(Ordering::Acquire))
     }
     fn take_inode(&self) -> Result<u64, Errno> {
-        let fits = |used: u64| (used < self.max_inodes).then_some(used + 1);
+        let fits = |used: u64| (used < Self::limit(&self.max_inodes)).then_some(used + 1);
         self.inodes
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, fits)
             .map_err(|_| Errno::ENOSPC)?;
@@ -83,14 +106,11 @@ impl Tmpfs {
     }
     fn statfs(&self) -> HostStatFs {
         // As Linux, an unlimited file system shows zero blocks.
-        let limited = self.max_pages != u64::MAX;
-        let blocks = if limited { self.max_pages } else { 0 };
+        let (pages, inodes) = (Self::limit(&self.max_pages), Self::limit(&self.max_inodes));
+        let limited = pages != u64::MAX;
+        let blocks = if limited { pages } else { 0 };
         let free = if limited { self.free_pages() } else { 0 };
-        let files = if self.max_inodes == u64::MAX {
-            0
-        } else {
-            self.max_inodes
-        };
+        let files = if inodes == u64::MAX { 0 } else { inodes };
         HostStatFs {
             kind: MAGIC,
             bsize: PAGE,

@@ -57,6 +57,11 @@ fn size(text: &[u8]) -> Result<u64, Errno> {
     }
 }
 
+/// 0 is no limit.
+fn limit(n: u64) -> u64 {
+    if n == 0 { u64::MAX } else { n }
+}
+
 fn number(text: &[u8], radix: u32) -> Result<u64, Errno> {
     let text = core::str::from_utf8(text).map_err(|_| Errno::EINVAL)?;
     u64::from_str_radix(text, radix).map_err(|_| Errno::EINVAL)
@@ -68,12 +73,19 @@ impl Options {
     /// # Errors
     /// EINVAL for an unknown option or a bad number.
     pub fn parse(text: &[u8]) -> Result<Self, Errno> {
-        let limit = |n: u64| if n == 0 { u64::MAX } else { n };
-        let mut o = Self {
+        let start = Self {
             mode: 0o1777,
             max_pages: limit(memory() / 2 / PAGE),
             ..Self::default()
         };
+        start.over(text)
+    }
+    /// The same with what `text` says changed.
+    ///
+    /// # Errors
+    /// EINVAL for an unknown option or a bad number.
+    pub fn over(self, text: &[u8]) -> Result<Self, Errno> {
+        let mut o = self;
         for part in text.split(|b| *b == b',').filter(|p| !p.is_empty()) {
             let mut sides = part.splitn(2, |b| *b == b'=');
             let key = sides.next().unwrap_or_default();
