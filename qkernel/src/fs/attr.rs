@@ -172,6 +172,7 @@ pub fn truncate(path: &Path, len: u64, creds: &Creds) -> Result<(), Errno> {
     }
     writable(&path.mount)?;
     check(creds, &path.inode().attr()?, 2)?;
+    let _text = crate::fs::text::Use::writing(&**path.inode())?;
     path.inode().truncate(len)?;
     notify::object(&path.dentry, mask::MODIFY);
     Ok(())

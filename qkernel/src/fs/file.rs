@@ -2,6 +2,7 @@
 
 use crate::fs::epoll::Item;
 use crate::fs::inode::Stat;
+use crate::fs::text::Use;
 use crate::sched::wait::{Events, WaitQueue};
 use crate::syscall::Ctx;
 use alloc::sync::{Arc, Weak};
@@ -168,6 +169,8 @@ pub struct File {
     pub owner: SpinLock<(i32, u32)>,
     /// Epoll items that watch the file; they end with it.
     watchers: SpinLock<Vec<Weak<Item>>>,
+    /// What the description is to programs that run: a writer, or one of them.
+    text: SpinLock<Option<Use>>,
 }
 
 impl Drop for File {
@@ -194,7 +197,13 @@ impl File {
             pos: crate::sched::wait::SleepLock::new(0),
             owner: SpinLock::new((0, 0)),
             watchers: SpinLock::default(),
+            text: SpinLock::default(),
         })
+    }
+    /// Sets what the description is to programs that run, for as long as it is open.
+    pub(crate) fn set_text_use(&self, text: Option<Use>) {
+        let old = core::mem::replace(&mut *self.text.lock(), text);
+        drop(old);
     }
     /// Ties an epoll item's life to the file's.
     pub(super) fn add_watcher(&self, item: &Arc<Item>) {

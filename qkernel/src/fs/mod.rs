@@ -33,6 +33,7 @@ pub mod pseudo;
 pub mod signalfd;
 pub mod special;
 pub mod sys;
+pub mod text;
 pub mod timerfd;
 pub mod tmpfs;
 pub mod tty;

@@ -8,6 +8,7 @@ use crate::fs::names::{may_create, new_mode};
 use crate::fs::notify::{self, mask};
 use crate::fs::path::{FsContext, Path};
 use crate::fs::pipe;
+use crate::fs::text::Use;
 use crate::fs::walk::{Flags, Last, Walker, check, writable};
 use crate::task::creds::{Creds, cap};
 use alloc::sync::Arc;
@@ -187,8 +188,19 @@ fn create(
         dentry,
     };
     let file = File::new(ops, Some(path), how.flags & !OPEN_ONLY);
+    hold_text(&file)?;
     notify::file(&file, mask::OPEN);
     Ok(Some(file))
+}
+
+/// While a new file is open for writing it cannot be run.
+fn hold_text(file: &File) -> Result<(), Errno> {
+    if file.writable()
+        && let Some(path) = file.path()
+    {
+        file.set_text_use(Some(Use::writing(&**path.inode())?));
+    }
+    Ok(())
 }
 
 /// Checks and opens what a walk found. `exec`: for execution.
@@ -219,8 +231,17 @@ fn open_existing(path: &Path, creds: &Creds, flags: u32, exec: bool) -> Result<A
     if flags & O_NOATIME != 0 && creds.fsuid != attr.uid && !creds.capable(cap::FOWNER) {
         return Err(Errno::EPERM);
     }
+    // Before it is cut off, if it is.
+    let text = match kind {
+        FileType::Regular if exec => Some(Use::running(&**inode)?),
+        FileType::Regular if want & 2 != 0 => Some(Use::writing(&**inode)?),
+        _ => None,
+    };
     let ops = inode.open(if plain { flags } else { flags & !O_TRUNC }, creds)?;
     let file = File::new(ops, Some(path.clone()), flags & !OPEN_ONLY);
+    if exec || file.writable() {
+        file.set_text_use(text);
+    }
     if flags & O_TRUNC != 0 && kind == FileType::Regular {
         notify::file(&file, mask::MODIFY);
     }
@@ -304,11 +325,10 @@ fn open_tmpfile(
         mount: dir.mount.clone(),
         dentry,
     };
-    Ok(File::new(
-        ops,
-        Some(path),
-        flags & !OPEN_ONLY & !O_TMPFILE | flags & O_EXCL,
-    ))
+    let kept = flags & !OPEN_ONLY & !O_TMPFILE | flags & O_EXCL;
+    let file = File::new(ops, Some(path), kept);
+    hold_text(&file)?;
+    Ok(file)
 }
 
 /// Opens a program for execution: a regular file with execute permission, not on a `noexec` mount.

@@ -38,12 +38,16 @@ impl State {
         }
         match (now - self.next_ns).checked_div(self.interval_ns) {
             None => {
-                self.ticks += 1;
+                self.ticks = self.ticks.saturating_add(1);
                 self.next_ns = 0;
             }
             Some(missed) => {
-                self.ticks += missed + 1;
-                self.next_ns += (missed + 1) * self.interval_ns;
+                let passed = missed.saturating_add(1);
+                self.ticks = self.ticks.saturating_add(passed);
+                // The far end of time is where a timer never expires again.
+                self.next_ns = self
+                    .next_ns
+                    .saturating_add(passed.saturating_mul(self.interval_ns));
             }
         }
     }

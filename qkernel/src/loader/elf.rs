@@ -159,7 +159,8 @@ impl Image {
                 Some(b) => Some(b & !(align - 1)),
                 None => {
                     let top = mm.layout.lock().mmap_base;
-                    vmas.find_free(len + align, PAGE_SIZE * 16, top, reserved())
+                    let room = len.checked_add(align).ok_or(Errno::ENOMEM)?;
+                    vmas.find_free(room, PAGE_SIZE * 16, top, reserved())
                         .map(|a| (a + align - 1) & !(align - 1))
                 }
             };

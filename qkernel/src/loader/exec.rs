@@ -94,6 +94,8 @@ pub fn prepare(
 
 fn open_interpreter(task: &Task, path: &[u8]) -> Result<Image, Errno> {
     let file = fs::open_exec(task, path)?;
+    // As with Linux only the program itself stays protected from writers.
+    file.set_text_use(None);
     check_executable(task, &file)?;
     // A wrong interpreter is reported as such, not as "exec format error".
     Image::parse(file).map_err(|e| if e == Errno::ENOEXEC { Errno(80) } else { e })

@@ -249,7 +249,7 @@ fn run_handler(ctx: &mut Ctx<'_>, info: &SigInfo, action: &SigAction) -> Result<
     let sp = ctx.regs.sp();
     let on_alt = on_alt_stack(alt, sp);
     let use_alt = action.flags & sa::ONSTACK != 0 && alt.2 != 0 && alt.1 & SS_DISABLE == 0 && !on_alt;
-    let stack_top = if use_alt { alt.0 + alt.2 } else { sp };
+    let stack_top = if use_alt { alt.0.wrapping_add(alt.2) } else { sp };
     let reported = if alt.2 == 0 {
         (0, SS_DISABLE, 0)
     } else {

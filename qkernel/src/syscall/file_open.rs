@@ -59,7 +59,7 @@ fn sys_openat2(c: &mut Ctx<'_>, a: Args) -> SysResult {
     }
     let how = UserPtr::<open_how>::new(addr).read()?;
     // A longer structure is fine as long as what this kernel does not know is zero.
-    let extra = hal::user::UserSlice::new(addr + SIZE, size - SIZE)?.to_vec(4096)?;
+    let extra = hal::user::UserSlice::new(addr.wrapping_add(SIZE), size - SIZE)?.to_vec(4096)?;
     if extra.iter().any(|b| *b != 0) {
         return Err(Errno::E2BIG);
     }

@@ -232,7 +232,7 @@ fn sys_mincore(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
             return Err(Errno::ENOMEM);
         }
         mm.space.resident(part, &mut buf[..n as usize])?;
-        hal::user::copy_out(a.u64(2) + done, &buf[..n as usize])?;
+        hal::user::copy_out(a.u64(2).wrapping_add(done), &buf[..n as usize])?;
         done += n;
     }
     Ok(0)

@@ -108,7 +108,7 @@ fn sys_mq_notify(c: &mut Ctx<'_>, a: Args) -> SysResult {
         0 => None,
         p => {
             let value = UserPtr::<u64>::new(p).read()?;
-            let [signo, how] = UserPtr::<[i32; 2]>::new(p + 8).read()?;
+            let [signo, how] = UserPtr::<[i32; 2]>::new(p.wrapping_add(8)).read()?;
             match how {
                 SIGEV_NONE => Some((0, value)),
                 SIGEV_SIGNAL if (0..=64).contains(&signo) => Some((signo as u32, value)),

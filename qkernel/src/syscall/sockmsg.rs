@@ -177,7 +177,7 @@ fn plural(base: u64, i: usize) -> (UserPtr<msghdr>, UserPtr<u32>) {
     let at = UserPtr::<mmsghdr>::new(base).at(i).addr();
     (
         UserPtr::new(at),
-        UserPtr::new(at + core::mem::offset_of!(mmsghdr, msg_len) as u64),
+        UserPtr::new(at.wrapping_add(core::mem::offset_of!(mmsghdr, msg_len) as u64)),
     )
 }
 

@@ -501,7 +501,7 @@ fn sys_msgsnd(c: &mut Ctx<'_>, a: Args) -> SysResult {
     if kind < 1 {
         return Err(Errno::EINVAL);
     }
-    let text = UserSlice::new(a.u64(1) + 8, len)?.to_vec(msgqueue::MAX_MESSAGE)?;
+    let text = UserSlice::new(a.u64(1).wrapping_add(8), len)?.to_vec(msgqueue::MAX_MESSAGE)?;
     let queue = QUEUES.find(a.i32(0))?;
     let perm = queue.state.lock().perm;
     perm.check(&c.task.creds(), 2)?;
@@ -523,7 +523,7 @@ fn sys_msgrcv(c: &mut Ctx<'_>, a: Args) -> SysResult {
     perm.check(&c.task.creds(), 4)?;
     let m = queue.receive(kind, room as usize, flags, c.task.process.pid)?;
     a.ptr::<i64>(1).write(&m.kind)?;
-    write(a.u64(1) + 8, &m.text)?;
+    write(a.u64(1).wrapping_add(8), &m.text)?;
     Ok(m.text.len() as u64)
 }
 

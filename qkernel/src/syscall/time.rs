@@ -186,7 +186,9 @@ fn timeval(addr: u64) -> SysResult<u64> {
     if s < 0 || !(0..1_000_000).contains(&us) {
         return Err(Errno::EINVAL);
     }
-    Ok((s as u64).saturating_mul(SECOND_NS) + us as u64 * 1000)
+    Ok((s as u64)
+        .saturating_mul(SECOND_NS)
+        .saturating_add(us as u64 * 1000))
 }
 
 fn put_itimer(addr: u64, left: u64, interval: u64) -> SysResult<()> {
@@ -236,6 +238,8 @@ fn sys_alarm(ctx: &mut Ctx<'_>, seconds: u32) -> SysResult {
     Ok(left.div_ceil(SECOND_NS))
 }
 
+const RLIMIT_SIGPENDING: usize = 11;
+
 fn sys_timer_create(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     const SIGEV_SIGNAL: u32 = 0;
     const SIGEV_NONE: u32 = 1;
@@ -246,10 +250,19 @@ fn sys_timer_create(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
         return Err(Errno::EOPNOTSUPP);
     }
     let p = &ctx.task.process;
+    // As with Linux every timer has a signal set aside.
+    let most = p.rlimits.lock()[RLIMIT_SIGPENDING].0;
     let id = {
         let mut t = p.timers.lock();
-        t.next_id += 1;
-        t.next_id - 1
+        if t.posix.len() as u64 >= most {
+            return Err(Errno::EAGAIN);
+        }
+        let mut id = t.next_id;
+        while t.posix.contains_key(&id) {
+            id = id.checked_add(1).unwrap_or(0);
+        }
+        t.next_id = id.checked_add(1).unwrap_or(0);
+        id
     };
     let (mut signo, mut value, mut tid) = (crate::signal::signo::SIGALRM, id as u64, 0);
     if a.u64(1) != 0 {

@@ -7,7 +7,7 @@ use crate::fs::signalfd::{self, SignalFd};
 use crate::fs::timerfd::{self, Setting, TimerFd};
 use crate::rows;
 use crate::signal::SigSet;
-use hal::clock::{monotonic_ns, realtime_ns};
+use hal::clock::monotonic_ns;
 use hal::uapi::general::*;
 use hal::user::UserPtr;
 use qlib::Errno;
@@ -69,7 +69,7 @@ fn sys_timerfd_settime(c: &mut Ctx<'_>, a: Args) -> SysResult {
     let next = match value {
         0 => 0,
         v if flags & ABSTIME == 0 => monotonic_ns().saturating_add(v),
-        v if realtime => (monotonic_ns() + v.saturating_sub(realtime_ns())).max(1),
+        v if realtime => crate::time::absolute_deadline(v, true).max(1),
         v => v,
     };
     let old = timer.set(next, interval);

@@ -93,7 +93,10 @@ fn next(at: u64, interval: u64) -> (u64, u64) {
         return (0, 0);
     }
     let late = monotonic_ns().saturating_sub(at) / interval;
-    (at.saturating_add((late + 1).saturating_mul(interval)), late)
+    (
+        at.saturating_add(late.saturating_add(1).saturating_mul(interval)),
+        late,
+    )
 }
 
 /// Arms a POSIX timer that is set in the table. One that tells nobody is only looked at.

@@ -212,7 +212,7 @@ fn memory(who: &Who, p: &Process, t: &mut Text) {
         ("VmPin", 0),
         ("VmHWM", peak),
         ("VmRSS", rss * 4),
-        ("RssAnon", (rss - file - shmem) * 4),
+        ("RssAnon", rss.saturating_sub(file + shmem) * 4),
         ("RssFile", file * 4),
         ("RssShmem", shmem * 4),
         ("VmData", s.data * 4),

@@ -285,6 +285,7 @@ impl UnixSocket {
         self.queue.wake_all();
         // Files that were under way close here, with no lock held.
         drop(unread);
+        super::garbage::closed(self);
     }
 
     /// Whether the name is this socket's own: accepted sockets show their listener's.

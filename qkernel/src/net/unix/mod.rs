@@ -5,6 +5,7 @@
 
 pub mod ancillary;
 pub mod connect;
+mod garbage;
 pub mod inbox;
 pub mod name;
 pub mod options;
@@ -176,6 +177,14 @@ impl UnixSocket {
             s.phase = Phase::Connected;
         }
         (a, b)
+    }
+
+    /// Puts a message into this socket's inbox, whose lock the caller holds.
+    pub(super) fn put(&self, state: &mut State, m: inbox::Message) {
+        if m.rights.sockets().next().is_some() {
+            garbage::holds(self);
+        }
+        state.inbox.push(m);
     }
 
     pub(super) fn is_datagram(&self) -> bool {

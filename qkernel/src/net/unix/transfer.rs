@@ -45,7 +45,7 @@ impl UnixSocket {
                 Errno::EOPNOTSUPP
             });
         }
-        let mut rights = Rights::new(given.rights)?;
+        let mut rights = Rights::send(given.rights)?;
         let mut done = 0;
         let packet = self.kind == kind::SEQPACKET;
         if packet && src.remaining() > self.state.lock().send_buffer {
@@ -126,7 +126,7 @@ impl UnixSocket {
                 return None;
             }
             if let Some(m) = message.take() {
-                p.inbox.push(m);
+                peer.put(&mut p, m);
             }
         }
         peer.queue.wake(Events::IN | Events::RDNORM);
@@ -173,7 +173,7 @@ impl UnixSocket {
         let len = data.len();
         let mut message = Some(Message {
             data,
-            rights: Rights::new(given.rights)?,
+            rights: Rights::send(given.rights)?,
             cred: given.cred,
             from,
         });
@@ -198,7 +198,7 @@ impl UnixSocket {
                 return None;
             }
             if let Some(m) = message.take() {
-                t.inbox.push(m);
+                target.put(&mut t, m);
             }
             Some(Ok(()))
         };
