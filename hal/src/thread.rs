@@ -39,6 +39,8 @@ pub struct Thread {
     pub(crate) host_tid: AtomicI32,
     /// Host process id (`process`).
     pub(crate) host_pid: AtomicI32,
+    /// CPU time used in host processes that were left, ns: user, system (`process`).
+    pub(crate) spent_ns: [AtomicU64; 2],
     /// Base of the kernel stack, 0 before it has one.
     pub(crate) stack: AtomicU64,
     /// What the machine keeps besides.
@@ -59,6 +61,7 @@ impl Thread {
             mode: AtomicU32::new(0),
             host_tid: AtomicI32::new(0),
             host_pid: AtomicI32::new(0),
+            spent_ns: [AtomicU64::new(0), AtomicU64::new(0)],
             stack: AtomicU64::new(0),
             machine: MachineThread::default(),
         }
@@ -151,6 +154,11 @@ pub fn yield_now() {
 /// CPU time of the calling thread, ns: (user, system).
 pub fn cpu_time_ns() -> (u64, u64) {
     machine!(Threads::cpu_time_ns())
+}
+
+/// CPU time of any thread, ns: (user, system); `None` when it cannot be told from here.
+pub fn cpu_time_of(thread: &Thread) -> Option<(u64, u64)> {
+    machine!(Threads::cpu_time_of(thread))
 }
 
 /// Stops the whole guest with an exit code and a reason.

@@ -318,6 +318,7 @@ fn try_start(container: &Arc<Container>, id: ExecId, spec: &ProcessSpec) -> Resu
     kernel_thread.set_data(task.clone());
     process.tasks.lock().push(task.clone());
     table::insert(&task);
+    crate::time::cpu::limit_changed(&process);
     let cell = Arc::new(Once::new());
     let spec = spec.clone();
     let started = {

@@ -9,7 +9,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, UnsafeCell};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// [`Cpu::mode`]: the CPU does not touch app memory; it looks at [`Cpu::flush`] before it does again.
 pub(super) const KERNEL: u32 = 0;
@@ -40,8 +40,8 @@ pub(super) struct Cpu {
     pub slice_end: Cell<u64>,
     /// Counter value the timer is set to; `u64::MAX` = not set.
     pub armed: Cell<u64>,
-    /// Counter value at the last change between user and kernel or between threads.
-    pub stamp: Cell<u64>,
+    /// Counter value at the last change between user and kernel or between threads. Others read it.
+    pub stamp: AtomicU64,
 }
 
 // SAFETY: the cells belong to the CPU they describe; everything else is atomic.
@@ -61,7 +61,7 @@ impl core::fmt::Debug for Cpu {
             self.flush,
             self.slice_end.get(),
             self.armed.get(),
-            self.stamp.get()
+            self.stamp.load(Ordering::Relaxed)
         )
     }
 }
@@ -83,7 +83,7 @@ pub(super) fn init(n: u32) {
             flush: AtomicBool::new(false),
             slice_end: Cell::new(u64::MAX),
             armed: Cell::new(u64::MAX),
-            stamp: Cell::new(0),
+            stamp: AtomicU64::new(0),
         };
         (0..n).map(make).collect::<Vec<_>>().into_boxed_slice()
     });

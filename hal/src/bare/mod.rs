@@ -110,7 +110,7 @@ fn come_up(id: u32) {
     native::mmu::init_cpu();
     native::fp::init_cpu();
     native::irq::init_cpu(id);
-    c.stamp.set(native::clock::counter());
+    c.stamp.store(native::clock::counter(), Ordering::Relaxed);
 }
 
 /// What a waiting processor must look at meanwhile: nothing, because nobody waits for a CPU that is in the kernel ([`tlb`]).

@@ -200,13 +200,14 @@ pub(super) fn activate(c: &Cpu, space: Option<Arc<SpaceInner>>) {
 /// Books the time since the last call to `t`: as the app's or the kernel's.
 pub(super) fn account(c: &Cpu, t: &Thread, user: bool) {
     let now = counter();
-    let spent = now.saturating_sub(c.stamp.replace(now));
+    let spent = now.saturating_sub(c.stamp.load(Ordering::Relaxed));
+    c.stamp.store(now, Ordering::Relaxed);
     let to = if user {
         &t.machine.user_ticks
     } else {
         &t.machine.kernel_ticks
     };
-    to.store(to.load(Ordering::Relaxed).wrapping_add(spent), Ordering::Relaxed);
+    to.store(to.load(Ordering::Relaxed).wrapping_add(spent), Ordering::Release);
 }
 
 /// Sets the timer for what comes first: a deadline, or the end of the time slice. Setting it may cost an exit, so a timer

@@ -223,8 +223,26 @@ impl Threads for Bare {
             s.user_ticks.load(Ordering::Relaxed),
             s.kernel_ticks.load(Ordering::Relaxed),
         );
-        let now = native::clock::counter().saturating_sub(cpu::this().stamp.get());
+        let now = native::clock::counter().saturating_sub(cpu::this().stamp.load(Ordering::Relaxed));
         (super::clock::to_ns(u), super::clock::to_ns(k + now))
+    }
+
+    fn cpu_time_of(thread: &Thread) -> Option<(u64, u64)> {
+        let s = &thread.machine;
+        // The stamp is moved before the time is booked and looked at after: what is booked at this moment counts later.
+        let (mut u, mut k) = (
+            s.user_ticks.load(Ordering::Acquire),
+            s.kernel_ticks.load(Ordering::Acquire),
+        );
+        let on = s.running_on.load(Ordering::SeqCst);
+        if let Some(c) = (on as usize).checked_sub(1).and_then(|i| cpu::all().get(i)) {
+            let now = native::clock::counter().saturating_sub(c.stamp.load(Ordering::Relaxed));
+            match c.mode.load(Ordering::Relaxed) {
+                cpu::USER => u += now,
+                _ => k += now,
+            }
+        }
+        Some((super::clock::to_ns(u), super::clock::to_ns(k)))
     }
 
     fn power_off(code: i32, reason: &str) -> ! {

@@ -26,6 +26,9 @@ pub trait Threads {
     fn yield_now();
     /// CPU time the calling thread has used, ns: (user, system).
     fn cpu_time_ns() -> (u64, u64);
+    /// The same of another thread, which may run at this moment; `None` where only the thread itself, or one of its address
+    /// space, can tell.
+    fn cpu_time_of(thread: &Thread) -> Option<(u64, u64)>;
     /// Stops the whole guest with an exit code and a reason for the log.
     fn power_off(code: i32, reason: &str) -> !;
 }

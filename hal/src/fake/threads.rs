@@ -115,6 +115,10 @@ impl Threads for Fake {
         (0, 0)
     }
 
+    fn cpu_time_of(_thread: &Thread) -> Option<(u64, u64)> {
+        Some((0, 0))
+    }
+
     fn power_off(code: i32, reason: &str) -> ! {
         panic!("power off with {code}: {reason}")
     }

@@ -116,6 +116,14 @@ fn clock(id: u32) -> u64 {
     t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
 }
 
+/// A CPU-time clock of the host, ns; `None` when it has no such clock (any more).
+pub(super) fn cpu(id: i32) -> Option<u64> {
+    let mut t = sys::timespec(0);
+    // SAFETY: the host writes the time.
+    unsafe { sys::call(g::__NR_clock_gettime, [id as u64, &raw mut t as u64]) }.ok()?;
+    Some(t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64)
+}
+
 impl Clock for Process {
     fn monotonic_ns() -> u64 {
         clock(g::CLOCK_MONOTONIC)

@@ -1,7 +1,8 @@
 //! Exec in an address space that others share: a fresh host process takes over the calling thread's kernel stack.
 //! The kernel's calls on it return in the new process without noticing.
 
-use super::{stack, threads, zygote};
+use super::{Process, stack, threads, zygote};
+use crate::contract::Threads;
 use crate::native::hosted;
 use core::sync::atomic::Ordering;
 use qlib::Errno;
@@ -12,6 +13,7 @@ use qlib::Errno;
 /// ENOMEM or EAGAIN, in the old process.
 pub(super) fn to_fresh_process() -> Result<(), Errno> {
     let temporary = stack::alloc().ok_or(Errno::ENOMEM)?;
+    let (user, system) = Process::cpu_time_ns();
     // SAFETY: the slot was just taken, and no thread runs on it.
     let waiting = unsafe { stack::header(temporary) };
     waiting.waits = true;
@@ -24,7 +26,13 @@ pub(super) fn to_fresh_process() -> Result<(), Errno> {
     // SAFETY: the thread just started waits there.
     unsafe { hosted::hand_over(slot) };
     // Here the new host thread goes on; nobody runs on the temporary stack any more.
-    stack::with(|h| h.bases = (0, 0));
+    stack::with(|h| {
+        h.bases = (0, 0);
+        if let Some(t) = &h.thread {
+            t.spent_ns[0].store(user, Ordering::Relaxed);
+            t.spent_ns[1].store(system, Ordering::Relaxed);
+        }
+    });
     stack::free(temporary);
     Ok(())
 }

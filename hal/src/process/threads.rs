@@ -1,7 +1,7 @@
 //! Threads: each is a thread of the host; a fork is a fork of the host.
 
 use super::sys;
-use super::{Process, futex, stack, zygote};
+use super::{Process, clock, futex, stack, zygote};
 use crate::aspace::{AddressSpace, SpaceInner};
 use crate::contract::{Clock, Threads};
 use crate::native::{callgate, hosted};
@@ -24,6 +24,11 @@ pub(super) const KICKED: u32 = callgate::KICKED;
 const EMPTY: u32 = 0;
 const TOKEN: u32 = 1;
 const PARKED: u32 = 2;
+
+/// Host clock ids of a thread's CPU time. Source: Linux's posix-timers.h.
+const CPUCLOCK_THREAD: i32 = 4;
+const CPUCLOCK_VIRT: i32 = 1;
+const CPUCLOCK_SCHED: i32 = 2;
 
 /// How long a thread looks for its token before it sleeps, ns: about what sleeping and being woken cost.
 const SPIN_NS: u64 = 5000;
@@ -196,8 +201,28 @@ impl Threads for Process {
                 [g::RUSAGE_THREAD as u64, usage.as_mut_ptr() as u64],
             )
         };
-        let ns = |s: i64, us: i64| s as u64 * 1_000_000_000 + us as u64 * 1000;
-        r.map_or((0, 0), |_| (ns(usage[0], usage[1]), ns(usage[2], usage[3])))
+        let user = r.map_or(0, |_| usage[0] as u64 * 1_000_000_000 + usage[1] as u64 * 1000);
+        // The clock is the sum, and finer.
+        let total = clock::cpu(g::CLOCK_THREAD_CPUTIME_ID as i32).unwrap_or(user);
+        let spent = stack::with(|h| h.thread.as_ref().map_or((0, 0), |t| spent(t)));
+        let user = user.min(total);
+        (spent.0 + user, spent.1 + total - user)
+    }
+
+    fn cpu_time_of(thread: &Thread) -> Option<(u64, u64)> {
+        // The host tells a thread's time to threads of its process only.
+        let me = stack::with(|h| h.thread.clone())?;
+        if core::ptr::eq(&raw const *me, thread) {
+            return Some(Self::cpu_time_ns());
+        }
+        let tid = thread.host_tid.load(Ordering::SeqCst);
+        if tid <= 0 || thread.host_pid.load(Ordering::SeqCst) != me.host_pid.load(Ordering::Relaxed) {
+            return None;
+        }
+        let total = clock::cpu(!tid << 3 | CPUCLOCK_THREAD | CPUCLOCK_SCHED)?;
+        let user = clock::cpu(!tid << 3 | CPUCLOCK_THREAD | CPUCLOCK_VIRT)?.min(total);
+        let spent = spent(thread);
+        Some((spent.0 + user, spent.1 + total - user))
     }
 
     fn power_off(code: i32, reason: &str) -> ! {
@@ -232,6 +257,12 @@ fn spin(word: &AtomicU32, deadline_ns: Option<u64>) {
         }
     };
     stack::with(|h| h.luck = if paid { (luck + 1).min(MAX_LUCK) } else { luck - 1 });
+}
+
+/// What a thread used before it came to its present host process.
+fn spent(t: &Thread) -> (u64, u64) {
+    let [user, system] = &t.spent_ns;
+    (user.load(Ordering::Relaxed), system.load(Ordering::Relaxed))
 }
 
 /// Drops what a header holds: the thread, and its share of the address space.

@@ -199,6 +199,6 @@ fn restart_wait(ctx: &mut Ctx<'_>, restart: crate::time::Restart) -> SysResult {
             private,
             deadline_ns,
         } => futex::resume_wait(ctx, addr, value, bitset, private, deadline_ns),
-        Restart::Sleep { .. } => Err(Errno::EINTR),
+        Restart::Sleep { .. } | Restart::CpuSleep { .. } => Err(Errno::EINTR),
     }
 }

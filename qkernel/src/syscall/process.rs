@@ -415,8 +415,8 @@ fn sys_getrusage(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     crate::task::exit::account(ctx.task);
     let p = &ctx.task.process;
     let task_usage = |t: &crate::task::Task| Usage {
-        user_ns: t.cpu_ns[0].load(Ordering::Relaxed),
-        system_ns: t.cpu_ns[1].load(Ordering::Relaxed),
+        user_ns: t.cpu.user_ns(),
+        system_ns: t.cpu.system_ns(),
         ..Usage::default()
     };
     let usage = match a.i32(0) {
@@ -432,14 +432,10 @@ fn sys_getrusage(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     Ok(0)
 }
 
-/// Usage of a process: its ended tasks and what its live tasks last reported.
+/// Usage of a process: its ended tasks, and its live ones as far as can be seen from here.
 pub fn process_usage(p: &Process) -> Usage {
-    let mut sum = *p.usage.lock();
-    for t in p.tasks.lock().iter() {
-        sum.user_ns += t.cpu_ns[0].load(Ordering::Relaxed);
-        sum.system_ns += t.cpu_ns[1].load(Ordering::Relaxed);
-    }
-    sum
+    crate::time::cpu::look(p);
+    crate::fs::proc::ident::usage(p)
 }
 
 /// Compares what two tasks have. Source: `kcmp(2)`.

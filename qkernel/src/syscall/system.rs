@@ -69,6 +69,7 @@ fn sys_sysinfo(_ctx: &mut Ctx<'_>, addr: u64) -> SysResult {
 
 /// Sets and gets a limit of a process.
 fn prlimit(ctx: &Ctx<'_>, target: &Task, resource: u32, new: Option<(u64, u64)>) -> SysResult<(u64, u64)> {
+    const RLIMIT_CPU: usize = 0;
     const RLIMIT_NOFILE: usize = 7;
     const NR_OPEN: u64 = 1 << 20;
     let i = resource as usize;
@@ -86,6 +87,10 @@ fn prlimit(ctx: &Ctx<'_>, target: &Task, resource: u32, new: Option<(u64, u64)>)
             return Err(Errno::EPERM);
         }
         limits[i] = (soft, hard);
+    }
+    drop(limits);
+    if i == RLIMIT_CPU && new.is_some() {
+        crate::time::cpu::limit_changed(&target.process);
     }
     Ok(old)
 }

@@ -7,7 +7,8 @@ use crate::fs::signalfd::{self, SignalFd};
 use crate::fs::timerfd::{self, Setting, TimerFd};
 use crate::rows;
 use crate::signal::SigSet;
-use hal::clock::monotonic_ns;
+use crate::task::creds::cap;
+use hal::clock::{monotonic_ns, realtime_ns};
 use hal::uapi::general::*;
 use hal::user::UserPtr;
 use qlib::Errno;
@@ -20,8 +21,6 @@ rows! {
     signalfd4: Partial("poll tells signals of the process that made it"), |c, a| signalfd4(c, a, a.u32(3));
 }
 
-/// CAP_WAKE_ALARM.
-const WAKE_ALARM: u32 = 35;
 /// TFD_TIMER_ABSTIME and TFD_TIMER_CANCEL_ON_SET.
 const ABSTIME: u32 = 1;
 const CANCEL_ON_SET: u32 = 2;
@@ -34,7 +33,7 @@ fn sys_timerfd_create(c: &mut Ctx<'_>, a: Args) -> SysResult {
     match clock {
         CLOCK_REALTIME | CLOCK_MONOTONIC | CLOCK_BOOTTIME => {}
         CLOCK_REALTIME_ALARM | CLOCK_BOOTTIME_ALARM => {
-            if !c.task.creds().capable(WAKE_ALARM) {
+            if !c.task.creds().capable(cap::WAKE_ALARM) {
                 return Err(Errno::EPERM);
             }
         }

@@ -98,7 +98,7 @@ pub fn make_task(thread: &Arc<Thread>, parts: Parts) -> Arc<Task> {
         robust_list: AtomicU64::new(0),
         state: AtomicU32::new(u32::from(b'R')),
         exited: AtomicBool::new(false),
-        cpu_ns: [AtomicU64::new(0), AtomicU64::new(0)],
+        cpu: crate::time::cpu::CpuTime::default(),
         looked_ns: AtomicU64::new(0),
         cpus: SpinLock::default(),
         nice: AtomicU32::new(20),
@@ -151,6 +151,7 @@ pub fn make_process(
         exec_id: SpinLock::new(None),
         timers: SpinLock::new(crate::time::ProcessTimers::default()),
         did_exec: AtomicBool::new(false),
+        cpu_alarms: SpinLock::new(crate::time::cpu::CpuAlarms::default()),
         exit_uid: AtomicU32::new(0),
         dumpable: AtomicU32::new(1),
         subreaper: AtomicBool::new(false),
@@ -282,6 +283,9 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
         return Err(e);
     }
     drop((task, thread, mm, process));
+    if f & flag::THREAD == 0 {
+        crate::time::cpu::limit_changed(&process);
+    }
     if traced {
         crate::trace::event_stop(ctx, what_of(args).1, u64::from(tid));
     }

@@ -32,6 +32,7 @@ pub mod cap {
     pub const MKNOD: u32 = 27;
     pub const SETFCAP: u32 = 31;
     pub const LAST: u32 = 40;
+    pub const WAKE_ALARM: u32 = 35;
 }
 
 /// Who a task is. Immutable: changes make a new one.

@@ -43,8 +43,12 @@ pub fn finish(task: &Arc<Task>) {
     };
     {
         let mut usage = p.usage.lock();
-        usage.user_ns += task.cpu_ns[0].load(Ordering::Relaxed);
-        usage.system_ns += task.cpu_ns[1].load(Ordering::Relaxed);
+        usage.user_ns += task.cpu.user_ns();
+        usage.system_ns += task.cpu.system_ns();
+    }
+    if !last {
+        // It may have been the one that was asked to look.
+        crate::time::cpu::plan(&p);
     }
     table::remove_task(task);
     crate::trace::tracer::task_ended(task, last);
@@ -73,9 +77,7 @@ pub fn clear_tid(task: &Task) {
 
 /// Stores the CPU time of the calling task.
 pub fn account(task: &Task) {
-    let (user, system) = hal::thread::cpu_time_ns();
-    task.cpu_ns[0].store(user, Ordering::Relaxed);
-    task.cpu_ns[1].store(system, Ordering::Relaxed);
+    task.cpu.note(hal::thread::cpu_time_ns());
 }
 
 fn end_process(p: &Arc<Process>, last: &Arc<Task>) {

@@ -116,6 +116,8 @@ pub struct Process {
     pub timers: SpinLock<crate::time::ProcessTimers>,
     /// Has called execve (setpgid of a child then fails).
     pub did_exec: AtomicBool,
+    /// Alarms on clocks of its CPU time. Lock order: before `tasks` and `usage`.
+    pub cpu_alarms: SpinLock<crate::time::cpu::CpuAlarms>,
     /// Real user id when the last task ended.
     pub exit_uid: AtomicU32,
     /// PR_SET_DUMPABLE.

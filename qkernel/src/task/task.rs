@@ -8,6 +8,7 @@ use crate::signal::{PendingSignals, SigSet};
 use crate::task::cpus::CpuSet;
 use crate::task::creds::Creds;
 use crate::task::process::Process;
+use crate::time::cpu::CpuTime;
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -92,9 +93,9 @@ pub struct Task {
     pub state: AtomicU32,
     /// Has left its process.
     pub exited: AtomicBool,
-    /// CPU time when last looked, ns: user, system.
-    pub cpu_ns: [AtomicU64; 2],
-    /// When [`Task::cpu_ns`] was looked at, monotonic ns.
+    /// CPU time when last looked.
+    pub cpu: CpuTime,
+    /// When [`Task::cpu`] was looked at, monotonic ns.
     pub looked_ns: AtomicU64,
     /// CPUs it may run on.
     pub cpus: SpinLock<CpuSet>,
@@ -159,10 +160,16 @@ impl Task {
     }
     /// Stores the CPU time used so far; called by the task itself.
     pub fn look_at_cpu(&self, now_ns: u64) {
-        let (user, system) = hal::thread::cpu_time_ns();
-        self.cpu_ns[0].store(user, Ordering::Relaxed);
-        self.cpu_ns[1].store(system, Ordering::Relaxed);
+        self.cpu.note(hal::thread::cpu_time_ns());
         self.looked_ns.store(now_ns, Ordering::Relaxed);
+    }
+    /// Looks at the CPU time used so far, whoever asks; `false`: it cannot be seen from here.
+    pub fn see_cpu(&self) -> bool {
+        let time = self.thread.upgrade().and_then(|t| hal::thread::cpu_time_of(&t));
+        if let Some(time) = time {
+            self.cpu.note(time);
+        }
+        time.is_some() || self.exited.load(Ordering::SeqCst)
     }
     /// Runs the jobs that other tasks gave this one; called by the task itself, also while it waits.
     pub fn run_calls(&self) {

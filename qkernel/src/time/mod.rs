@@ -1,5 +1,6 @@
 //! Timers and clocks of apps.
 
+pub mod cpu;
 pub mod posix;
 pub mod timers;
 
@@ -17,6 +18,15 @@ pub enum Restart {
     /// `nanosleep`/`clock_nanosleep` until the deadline (monotonic ns), remaining time to this address.
     Sleep {
         /// Monotonic ns.
+        deadline_ns: u64,
+        /// Where the remaining time goes, or 0.
+        remaining: u64,
+    },
+    /// `clock_nanosleep` until a clock of CPU time shows the deadline.
+    CpuSleep {
+        /// The clock's id.
+        clock: i32,
+        /// CPU time, ns.
         deadline_ns: u64,
         /// Where the remaining time goes, or 0.
         remaining: u64,
@@ -52,6 +62,10 @@ pub struct ProcessTimers {
     pub real: (u64, u64),
     /// The pending alarm of it.
     pub real_alarm: Option<timers::AlarmId>,
+    /// `setitimer` of ITIMER_VIRTUAL and ITIMER_PROF.
+    pub cpu: [posix::CpuTimer; 2],
+    /// The next thing RLIMIT_CPU does.
+    pub limit_alarm: Option<cpu::CpuAlarmId>,
     /// POSIX timers by id.
     pub posix: BTreeMap<i32, posix::PosixTimer>,
     /// The next id.

@@ -85,7 +85,7 @@ pub fn forget(p: &Process) {
     };
     for timer in old.into_values() {
         if let Some(a) = timer.alarm {
-            cancel(a);
+            a.cancel();
         }
     }
     if p.tasks.lock().is_empty() {
@@ -93,5 +93,6 @@ pub fn forget(p: &Process) {
         if let Some(a) = alarm {
             cancel(a);
         }
+        super::cpu::forget(p);
     }
 }

@@ -250,6 +250,9 @@ impl Threads for Process {
     fn cpu_time_ns() -> (u64, u64) {
         panic!("the process machine is not built for this architecture")
     }
+    fn cpu_time_of(_thread: &Thread) -> Option<(u64, u64)> {
+        panic!("the process machine is not built for this architecture")
+    }
     fn power_off(_code: i32, _reason: &str) -> ! {
         panic!("the process machine is not built for this architecture")
     }

@@ -12,12 +12,12 @@ pub const HZ: u64 = 100;
 /// Nanoseconds of a tick.
 pub const TICK_NS: u64 = 1_000_000_000 / HZ;
 
-/// CPU time of a process, its ended tasks included.
+/// CPU time of a process when last looked at, its ended tasks included.
 pub fn usage(p: &Process) -> Usage {
     let mut sum = *p.usage.lock();
     for t in p.tasks.lock().iter() {
-        sum.user_ns += t.cpu_ns[0].load(Ordering::Relaxed);
-        sum.system_ns += t.cpu_ns[1].load(Ordering::Relaxed);
+        sum.user_ns += t.cpu.user_ns();
+        sum.system_ns += t.cpu.system_ns();
     }
     sum
 }

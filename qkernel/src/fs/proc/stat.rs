@@ -25,6 +25,7 @@ pub fn cpu_ns(who: &Who) -> Result<(u64, u64), Errno> {
     for t in &tasks {
         if me.as_ref().is_some_and(|m| Arc::ptr_eq(m, t)) {
             t.look_at_cpu(hal::clock::monotonic_ns());
+        } else if t.see_cpu() {
         } else if t.state_letter() == b'R' && !t.exited.load(Ordering::Relaxed) {
             let asked = t.clone();
             let look = move || asked.look_at_cpu(hal::clock::monotonic_ns());
@@ -36,8 +37,7 @@ pub fn cpu_ns(who: &Who) -> Result<(u64, u64), Errno> {
         }
     }
     if who.thread {
-        let ns = |i: usize| tasks[0].cpu_ns[i].load(Ordering::Relaxed);
-        return Ok((ns(0), ns(1)));
+        return Ok((tasks[0].cpu.user_ns(), tasks[0].cpu.system_ns()));
     }
     let u = usage(&p);
     Ok((u.user_ns, u.system_ns))
