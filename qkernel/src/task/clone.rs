@@ -138,6 +138,7 @@ pub fn make_process(
         exit_wait: WaitQueue::new(),
         exit_status: AtomicI32::new(-1),
         zombie: AtomicBool::new(false),
+        claimed: AtomicBool::new(false),
         exit_signal: AtomicU32::new(0),
         stop: SpinLock::new((StopState::Running, false, false)),
         traced: SpinLock::new(crate::trace::tracer::Traced::default()),
@@ -150,8 +151,8 @@ pub fn make_process(
         start_ns: hal::clock::monotonic_ns(),
         exec_id: SpinLock::new(None),
         timers: SpinLock::new(crate::time::ProcessTimers::default()),
-        did_exec: AtomicBool::new(false),
         cpu_alarms: SpinLock::new(crate::time::cpu::CpuAlarms::default()),
+        did_exec: AtomicBool::new(false),
         exit_uid: AtomicU32::new(0),
         dumpable: AtomicU32::new(1),
         subreaper: AtomicBool::new(false),
@@ -282,10 +283,10 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
         unpublish(&task);
         return Err(e);
     }
-    drop((task, thread, mm, process));
     if f & flag::THREAD == 0 {
         crate::time::cpu::limit_changed(&process);
     }
+    drop((task, thread, mm, process));
     if traced {
         crate::trace::event_stop(ctx, what_of(args).1, u64::from(tid));
     }

@@ -96,17 +96,17 @@ fn end_process(p: &Arc<Process>, last: &Arc<Task>) {
     reparent_children(p);
     *p.exe.lock() = None;
     let exec_id = *p.exec_id.lock();
-    {
-        let _tree = table::TREE.lock();
-        p.zombie.store(true, Ordering::SeqCst);
-    }
     let (how, value) = match status & 0x7f {
         0 => (code::CLD_EXITED, status >> 8 & 0xff),
         sig if status & 0x80 != 0 => (code::CLD_DUMPED, sig),
         sig => (code::CLD_KILLED, sig),
     };
     p.exit_uid.store(last.creds().uid, Ordering::Relaxed);
-    p.exit_wait.wake_all();
+    if p.owed.load(Ordering::SeqCst) {
+        // Its tracer may see it at once, the parent does not.
+        p.zombie.store(true, Ordering::SeqCst);
+        p.exit_wait.wake_all();
+    }
     if !crate::trace::tracer::process_ended(p) {
         tell_parent(p, how, value);
     }
@@ -121,16 +121,22 @@ fn end_process(p: &Arc<Process>, last: &Arc<Task>) {
     }
 }
 
-/// Tells the parent of a process that ended; one that nobody will wait for is reaped.
+/// Makes a process that ended a zombie for its parent, and tells it; one that nobody will wait for is reaped.
 pub fn tell_parent(p: &Arc<Process>, how: i32, value: i32) {
+    // In one step: a parent that waits sees either a child that runs, or a zombie that is its own to take.
     let (parent, reaped) = {
         let _tree = table::TREE.lock();
         let parent = p.family.lock().parent.as_ref().and_then(|w| w.upgrade());
         let ignores = parent.as_ref().is_some_and(|q| ignores_children(q))
             && p.exit_signal.load(Ordering::Relaxed) == signo::SIGCHLD;
         // Init and processes from outside have no parent that could wait.
-        (parent.clone(), ignores || parent.is_none())
+        let reaped = ignores || parent.is_none();
+        p.claimed.store(reaped, Ordering::SeqCst);
+        p.owed.store(false, Ordering::SeqCst);
+        p.zombie.store(true, Ordering::SeqCst);
+        (parent, reaped)
     };
+    p.exit_wait.wake_all();
     // Before the parent hears of it: a waiter that is woken must find that there is no child any more.
     if reaped {
         reap(p);
@@ -235,18 +241,14 @@ fn reparent_children(p: &Arc<Process>) {
         Some(h) => {
             if !zombies.is_empty() {
                 if ignores_children(&h) {
-                    for z in &zombies {
-                        reap(z);
-                    }
+                    zombies.iter().filter(|z| claim(z)).for_each(reap);
                 }
                 to_process(&h, SigInfo::kernel(signo::SIGCHLD));
                 h.child_wait.wake_all();
             }
         }
         None => {
-            for z in &zombies {
-                reap(z);
-            }
+            zombies.iter().filter(|z| claim(z)).for_each(reap);
         }
     }
 }
@@ -273,11 +275,24 @@ fn find_heir(p: &Arc<Process>) -> Option<Arc<Process>> {
     table::process(INIT).filter(|i| !Arc::ptr_eq(i, p) && !i.zombie.load(Ordering::SeqCst))
 }
 
-/// Forgets a zombie: takes it out of its parent's children and adds its usage to the parent's.
+/// Takes a zombie for the caller to [`reap`]; `false`: another has it.
+pub fn claim(p: &Process) -> bool {
+    let _tree = table::TREE.lock();
+    !p.claimed.swap(true, Ordering::SeqCst)
+}
+
+/// Forgets a zombie that the caller has claimed: takes it out of its parent's children and adds its usage to the parent's.
 pub fn reap(p: &Arc<Process>) {
-    let parent = p.family.lock().parent.take().and_then(|w| w.upgrade());
+    let parent = {
+        // A parent that ends meanwhile gives its children to another: then it is that one's list it is taken from.
+        let _tree = table::TREE.lock();
+        let parent = p.family.lock().parent.take().and_then(|w| w.upgrade());
+        if let Some(parent) = &parent {
+            parent.family.lock().children.retain(|c| !Arc::ptr_eq(c, p));
+        }
+        parent
+    };
     if let Some(parent) = parent {
-        parent.family.lock().children.retain(|c| !Arc::ptr_eq(c, p));
         let (own, of_children) = (*p.usage.lock(), *p.child_usage.lock());
         let mut sum = parent.child_usage.lock();
         for u in [own, of_children] {

@@ -86,8 +86,10 @@ pub struct Process {
     pub exit_wait: WaitQueue,
     /// Wait status once the group exits; -1 before.
     pub exit_status: AtomicI32,
-    /// All tasks are gone; the parent may reap.
+    /// All tasks are gone; the parent may reap, unless [`Process::claimed`]. Stays set.
     pub zombie: AtomicBool,
+    /// Somebody has taken the zombie, or nobody may: set under [`crate::task::table::TREE`], by who reaps it.
+    pub claimed: AtomicBool,
     /// Signal the parent gets at the end (SIGCHLD), 0 = none.
     pub exit_signal: AtomicU32,
     /// Stop state and whether the parent was told (stop, continue).
@@ -114,10 +116,10 @@ pub struct Process {
     pub exec_id: SpinLock<Option<ExecId>>,
     /// `setitimer`, `timer_create`.
     pub timers: SpinLock<crate::time::ProcessTimers>,
-    /// Has called execve (setpgid of a child then fails).
-    pub did_exec: AtomicBool,
     /// Alarms on clocks of its CPU time. Lock order: before `tasks` and `usage`.
     pub cpu_alarms: SpinLock<crate::time::cpu::CpuAlarms>,
+    /// Has called execve (setpgid of a child then fails).
+    pub did_exec: AtomicBool,
     /// Real user id when the last task ended.
     pub exit_uid: AtomicU32,
     /// PR_SET_DUMPABLE.

@@ -3,7 +3,7 @@
 use crate::sched::wait::{Events, WaitError, wait_until};
 use crate::signal::info::code;
 use crate::signal::signo;
-use crate::task::exit::reap;
+use crate::task::exit::{claim, reap};
 use crate::task::process::{StopState, Usage};
 use crate::task::{Process, Task, table};
 use alloc::sync::Arc;
@@ -173,6 +173,9 @@ fn ended(c: &Arc<Process>, options: u32, keep: bool) -> Option<Change> {
     if options & option::EXITED == 0 || !c.zombie.load(Ordering::SeqCst) || c.owed.load(Ordering::SeqCst) {
         return None;
     }
+    if c.claimed.load(Ordering::SeqCst) {
+        return None;
+    }
     let status = c.exit_status.load(Ordering::SeqCst);
     let (own, sub) = (*c.usage.lock(), *c.child_usage.lock());
     let usage = Usage {
@@ -183,12 +186,7 @@ fn ended(c: &Arc<Process>, options: u32, keep: bool) -> Option<Change> {
     };
     let (how, value) = how_ended(status);
     if !keep {
-        // Only one of several waiting threads may take it.
-        let mine = {
-            let _tree = table::TREE.lock();
-            c.zombie.swap(false, Ordering::SeqCst)
-        };
-        if !mine {
+        if !claim(c) {
             return None;
         }
         reap(c);

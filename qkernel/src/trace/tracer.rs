@@ -29,6 +29,8 @@ pub struct Traced {
     pub live: Vec<Arc<Task>>,
     /// Ended ones.
     pub ended: Vec<Ended>,
+    /// The tracer has ended: nobody hears of anything any more.
+    pub over: bool,
 }
 
 /// Begins tracing.
@@ -146,15 +148,20 @@ pub fn process_ended(p: &Arc<Process>) -> bool {
         return false;
     };
     let Some(tracer) = tracer.upgrade().filter(|t| !t.zombie.load(Ordering::SeqCst)) else {
-        p.owed.store(false, Ordering::SeqCst);
         return false;
     };
-    tracer.traced.lock().ended.push(Ended {
-        tid: p.pid,
-        uid,
-        status: p.exit_status.load(Ordering::SeqCst),
-        process: Some(p.clone()),
-    });
+    {
+        let mut traced = tracer.traced.lock();
+        if traced.over {
+            return false;
+        }
+        traced.ended.push(Ended {
+            tid: p.pid,
+            uid,
+            status: p.exit_status.load(Ordering::SeqCst),
+            process: Some(p.clone()),
+        });
+    }
     to_process(&tracer, SigInfo::kernel(signo::SIGCHLD));
     tracer.child_wait.wake_all();
     true
@@ -162,7 +169,6 @@ pub fn process_ended(p: &Arc<Process>) -> bool {
 
 /// The tracer has heard of the process's end, or will never: now its parent may.
 pub fn release(p: &Arc<Process>) {
-    p.owed.store(false, Ordering::SeqCst);
     let status = p.exit_status.load(Ordering::SeqCst);
     let (how, value) = match status & 0x7f {
         0 => (code::CLD_EXITED, status >> 8 & 0xff),
@@ -174,7 +180,13 @@ pub fn release(p: &Arc<Process>) {
 
 /// The process ends: what it traces goes on alone, or ends with it.
 pub fn tracer_ended(p: &Arc<Process>) {
-    let traced = core::mem::take(&mut *p.traced.lock());
+    let traced = {
+        let over = Traced {
+            over: true,
+            ..Traced::default()
+        };
+        core::mem::replace(&mut *p.traced.lock(), over)
+    };
     for t in &traced.live {
         let kill = t.trace.lock().options & option::EXIT_KILL != 0;
         unlink(t, 0);
