@@ -50,6 +50,12 @@ impl EventFd {
             }
         }
     }
+    /// Adds 1, unless the counter is full: what the kernel tells of itself.
+    pub fn add_one(&self) {
+        if self.try_add(1).is_some() {
+            self.queue.wake(Events::IN);
+        }
+    }
     fn try_add(&self, by: u64) -> Option<()> {
         let mut n = self.count.lock();
         if MAX - *n < by {

@@ -32,6 +32,8 @@ pub struct Mm {
     pub lock_future: AtomicBool,
     /// membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) was called.
     pub barriers: AtomicBool,
+    /// Contexts of asynchronous IO.
+    pub aio: SpinLock<crate::syscall::aio::Contexts>,
     /// Resident pages when last counted, and when, monotonic ns.
     pub resident: SpinLock<(u64, u64)>,
 }

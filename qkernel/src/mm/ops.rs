@@ -112,6 +112,7 @@ impl Mm {
             resident: SpinLock::default(),
             lock_future: AtomicBool::new(false),
             barriers: AtomicBool::new(false),
+            aio: SpinLock::default(),
         })
     }
 
@@ -131,6 +132,7 @@ impl Mm {
             resident: SpinLock::new(*self.resident.lock()),
             lock_future: AtomicBool::new(false),
             barriers: AtomicBool::new(self.barriers.load(Ordering::Relaxed)),
+            aio: SpinLock::default(),
         })
     }
 

@@ -184,6 +184,26 @@ fn write_at(c: &mut Ctx<'_>, fd: Fd, v: &[UserSlice], pos: i64, append: bool) ->
     Ok(n as u64)
 }
 
+/// Reads for asynchronous IO: at `pos`, which means nothing to streams.
+///
+/// # Errors
+/// As `pread(2)`.
+pub fn read_operation(c: &Ctx<'_>, f: &Arc<File>, v: &[UserSlice], pos: u64) -> SysResult {
+    let n = f.ops().read(f, &mut Dest::user(v), pos)?;
+    done_reading(c, f, n);
+    Ok(n as u64)
+}
+
+/// Writes for asynchronous IO, as [`read_operation`] reads.
+///
+/// # Errors
+/// As `pwrite(2)`.
+pub fn write_operation(c: &Ctx<'_>, f: &Arc<File>, v: &[UserSlice], pos: u64) -> SysResult {
+    let n = write_from(c, f, v, pos)?;
+    done_writing(c, f, n);
+    Ok(n as u64)
+}
+
 /// RWF_* of `preadv2(2)`.
 mod rwf {
     pub const HIPRI: u32 = 1;

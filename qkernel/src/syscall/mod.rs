@@ -3,6 +3,7 @@
 //! Each family lists its calls as [`Row`]s; a row says how complete the call is and the compatibility page is made from it.
 
 pub mod absent;
+pub mod aio;
 pub mod creds;
 pub mod dispatch;
 pub mod epoll;
@@ -152,6 +153,7 @@ macro_rules! rows {
 /// Every family's calls: all of [`Sysno`]. A number that has no name there is ENOSYS.
 pub const FAMILIES: &[&[Row]] = &[
     absent::ROWS,
+    aio::ROWS,
     creds::ROWS,
     epoll::ROWS,
     eventfd::ROWS,

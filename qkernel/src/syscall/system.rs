@@ -429,12 +429,6 @@ rows! {
     io_uring_setup: Refused(Errno::ENOSYS, "apps use epoll");
     io_uring_enter: Refused(Errno::ENOSYS, "apps use epoll");
     io_uring_register: Refused(Errno::ENOSYS, "apps use epoll");
-    io_setup: Refused(Errno::ENOSYS, "not built yet");
-    io_destroy: Refused(Errno::ENOSYS, "not built yet");
-    io_submit: Refused(Errno::ENOSYS, "not built yet");
-    io_cancel: Refused(Errno::ENOSYS, "not built yet");
-    io_getevents: Refused(Errno::ENOSYS, "not built yet");
-    io_pgetevents: Refused(Errno::ENOSYS, "not built yet");
     bpf: Refused(Errno::EPERM, "no BPF in the guest");
     perf_event_open: Refused(Errno::ENOSYS, "no performance counters");
     fanotify_init: Refused(Errno::ENOSYS, "not offered");
