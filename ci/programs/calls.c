@@ -2,19 +2,23 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/futex.h>
 #include <linux/kcmp.h>
 #include <mqueue.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -303,6 +307,72 @@ static void barriers(void) {
   wait(NULL);
 }
 
+static long aio_submit(aio_context_t ctx, struct iocb *one) { return syscall(SYS_io_submit, ctx, 1L, &one); }
+
+static void aio(void) {
+  aio_context_t ctx = 0, wrong = 1;
+  struct io_event got[8];
+  struct timespec none = {0, 0};
+  char out[16] = "asynchronous", in[16] = "";
+  int told = eventfd(0, EFD_NONBLOCK), fd = open("/tmp/aio", O_CREAT | O_RDWR, 0600), only = open("/tmp/aio", O_RDONLY);
+  say("io_setup, no events", syscall(SYS_io_setup, 0, &ctx));
+  say("io_setup, in use", syscall(SYS_io_setup, 8, &wrong));
+  say("io_setup, too many", syscall(SYS_io_setup, 0x20000000, &ctx));
+  say("io_setup, nowhere", syscall(SYS_io_setup, 8, NULL));
+  say("io_setup", syscall(SYS_io_setup, 8, &ctx));
+  say("a number", ctx != 0);
+  struct iocb w = {.aio_data = 7, .aio_lio_opcode = IOCB_CMD_PWRITE, .aio_fildes = fd, .aio_buf = (uintptr_t)out, .aio_nbytes = 12, .aio_offset = 3,
+                   .aio_flags = IOCB_FLAG_RESFD, .aio_resfd = told};
+  say("write", aio_submit(ctx, &w));
+  uint64_t n = 0;
+  // Linux may tell a little later.
+  struct pollfd p = {told, POLLIN, 0};
+  say("told", poll(&p, 1, 1000));
+  say("read the eventfd", read(told, &n, 8) == 8 ? (long)n : -1);
+  say("one event", syscall(SYS_io_getevents, ctx, 1L, 8L, got, NULL));
+  say("its data", got[0].data);
+  say("its operation", got[0].obj == (uintptr_t)&w);
+  say("its result", got[0].res);
+  struct iovec v[2] = {{in, 5}, {in + 5, 11}};
+  struct iocb r = {.aio_lio_opcode = IOCB_CMD_PREADV, .aio_fildes = fd, .aio_buf = (uintptr_t)v, .aio_nbytes = 2, .aio_offset = 3};
+  struct iocb s = {.aio_lio_opcode = IOCB_CMD_FSYNC, .aio_fildes = fd};
+  struct iocb *both[] = {&r, &s};
+  say("two", syscall(SYS_io_submit, ctx, 2L, both));
+  say("two events", syscall(SYS_io_getevents, ctx, 2L, 8L, got, NULL));
+  say("results", got[0].res + got[1].res);
+  printf("read back: %s\n", in);
+  say("no events", syscall(SYS_io_getevents, ctx, 0L, 8L, got, NULL));
+  say("none in no time", syscall(SYS_io_getevents, ctx, 1L, 8L, got, &none));
+  say("more than room", syscall(SYS_io_getevents, ctx, 9L, 8L, got, &none));
+  struct iocb bad = w;
+  bad.aio_flags = 0;
+  bad.aio_fildes = 99;
+  say("no file", aio_submit(ctx, &bad));
+  bad.aio_fildes = only;
+  say("not for writing", aio_submit(ctx, &bad));
+  bad.aio_fildes = fd;
+  bad.aio_lio_opcode = 99;
+  say("no operation", aio_submit(ctx, &bad));
+  bad.aio_lio_opcode = IOCB_CMD_PWRITE;
+  bad.aio_flags = IOCB_FLAG_RESFD;
+  bad.aio_resfd = fd;
+  say("no eventfd", aio_submit(ctx, &bad));
+  bad.aio_flags = 0;
+  bad.aio_nbytes = -1;
+  say("length below zero", aio_submit(ctx, &bad));
+  bad.aio_nbytes = 1;
+  bad.aio_offset = -1;
+  aio_submit(ctx, &bad);
+  say("offset below zero", syscall(SYS_io_getevents, ctx, 0L, 8L, got, &none) == 0 || (int)got[0].res == -EINVAL);
+  say("nothing", syscall(SYS_io_submit, ctx, 0L, both));
+  say("fewer than nothing", syscall(SYS_io_submit, ctx, -1L, both));
+  say("cancel", syscall(SYS_io_cancel, ctx, &w, got));
+  say("destroy", syscall(SYS_io_destroy, ctx));
+  say("destroy again", syscall(SYS_io_destroy, ctx));
+  say("submit to nothing", aio_submit(ctx, &w));
+  unlink("/tmp/aio");
+}
+
 int main(void) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   requeue_pi();
@@ -319,6 +389,7 @@ int main(void) {
   children();
   queue_limit();
   barriers();
+  aio();
   areas();
   return 0;
 }
