@@ -198,7 +198,7 @@ static void sockets(void) {
     if (give_soon(pair[0], pair[0]) || give_soon(pair[1], pair[1]) || (i == 7 && give_soon(pair[0], ends[1]))) failed++;
     close(pair[0]), close(pair[1]);
   }
-  say("circles that were refused", failed);
+  say("many circles were refused", failed > 20);
   close(ends[1]);
   char c;
   say("what was in a circle is closed, reads", read(ends[0], &c, 1));

@@ -8,7 +8,7 @@ use crate::fs::timerfd::{self, Setting, TimerFd};
 use crate::rows;
 use crate::signal::SigSet;
 use crate::task::creds::cap;
-use hal::clock::{monotonic_ns, realtime_ns};
+use hal::clock::monotonic_ns;
 use hal::uapi::general::*;
 use hal::user::UserPtr;
 use qlib::Errno;
