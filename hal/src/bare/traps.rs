@@ -7,7 +7,7 @@ use crate::contract::HostService;
 use crate::native::mmu;
 use crate::{UserContext, VirtAddr};
 use arch::trap::{Cause, Handlers, Irq, KernelFault};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// What the entry code calls.
 pub(super) static HANDLERS: Handlers<UserContext> = Handlers {
@@ -126,6 +126,9 @@ fn copy_fault(addr: u64, write: bool) -> bool {
     resolved
 }
 
+/// Exit code of a kernel that broke (EX_SOFTWARE).
+const BROKEN: u32 = 70;
+
 struct Line {
     bytes: [u8; 200],
     len: usize,
@@ -140,8 +143,15 @@ impl core::fmt::Write for Line {
     }
 }
 
+/// Faults of the kernel so far.
+static FAULTS: AtomicUsize = AtomicUsize::new(0);
+
 fn fatal(f: &KernelFault) -> ! {
     use core::fmt::Write;
+    // A fault while one is told would come again and again, until the stack is used up: a triple fault, which says nothing.
+    if FAULTS.fetch_add(1, Ordering::SeqCst) >= cpu::all().len() {
+        crate::native::ports::stop(BROKEN);
+    }
     let mut line = Line {
         bytes: [0; 200],
         len: 0,
@@ -159,5 +169,8 @@ fn fatal(f: &KernelFault) -> ! {
     );
     let bytes = &line.bytes[..line.len];
     Bare::log(1, bytes);
-    ports_stop(70, core::str::from_utf8(bytes).unwrap_or("a fault in the kernel"))
+    ports_stop(
+        BROKEN as i32,
+        core::str::from_utf8(bytes).unwrap_or("a fault in the kernel"),
+    )
 }
