@@ -420,6 +420,15 @@ mod tests {
         let gone = dir.status(&record(own_pid, own_start + 1));
         assert_eq!(gone.status, Status::Stopped);
         assert!(gone.reason.unwrap().contains("without a report"));
+        let mut refused = std::fs::File::from(refused_file(dir.descriptor().unwrap()).unwrap());
+        write!(refused, "{}", libc::SYS_prctl).unwrap();
+        let gone = dir.status(&record(own_pid, own_start + 1));
+        assert_eq!(gone.exit_code, Some(128 + libc::SIGSYS));
+        assert!(
+            gone.reason
+                .unwrap()
+                .contains(&format!("forbids, prctl ({})", libc::SYS_prctl))
+        );
         std::fs::remove_dir_all(&root).unwrap();
     }
 

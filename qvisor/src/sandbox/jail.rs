@@ -165,6 +165,77 @@ pub fn install_filter(text: Range) -> Result<(), seccomp::Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logging;
+    use crate::sandbox::logfile::LogFile;
+    use std::process::Command;
+
+    /// Which role [`makes_lines_of_the_log`] takes, and the directory of its log.
+    const ROLE: &str = "QUARK_TEST_ROLE";
+    const DIRECTORY: &str = "QUARK_TEST_DIRECTORY";
+    const ROLES: [Role; 8] = [
+        Role::Server,
+        Role::Broker,
+        Role::Keeper,
+        Role::Vcpu,
+        Role::Worker,
+        Role::Poll,
+        Role::Control,
+        Role::Engine,
+    ];
+
+    /// Each role in a process of its own, where no library has looked anything up yet.
+    #[test]
+    fn every_thread_may_make_lines_of_the_log() {
+        let directory = std::env::temp_dir().join(format!("quark-lines-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        for old in 0..5 {
+            std::fs::write(directory.join(format!("{old}.log")), "old\n").unwrap();
+        }
+        for role in ROLES {
+            let done = Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--ignored",
+                    "--exact",
+                    "sandbox::jail::tests::makes_lines_of_the_log",
+                ])
+                .env(ROLE, format!("{role:?}"))
+                .env(DIRECTORY, &directory)
+                .output()
+                .unwrap();
+            let said = String::from_utf8_lossy(&done.stdout);
+            assert!(
+                done.status.success() && said.contains("1 passed"),
+                "{role:?}: {}: {said}",
+                done.status
+            );
+        }
+        let names = std::fs::read_dir(&directory).unwrap();
+        assert_eq!(names.count(), 3, "the oldest logs went");
+        let log = std::fs::read_to_string(directory.join("own.log")).unwrap();
+        assert!(log.len() <= 4096 && log.ends_with("line 499\"\n"), "{log}");
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    #[ignore = "the test above runs it, a filter being for good"]
+    fn makes_lines_of_the_log() {
+        let (Ok(name), Some(directory)) = (std::env::var(ROLE), std::env::var_os(DIRECTORY)) else {
+            return;
+        };
+        let role = ROLES.into_iter().find(|r| format!("{r:?}") == name).unwrap();
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+        let directory = rustix::fs::open(directory, flags, rustix::fs::Mode::empty()).unwrap();
+        confine_thread(role).unwrap();
+        // Others than the sandbox's first thread hand their lines on; the file is its alone.
+        let mut log = (role == Role::Server).then(|| LogFile::new(directory, "own", 4096, 3));
+        for n in 0..500 {
+            let line = logging::line(n % 2 == 0, log::Level::Error, "qkernel", &format!("line {n}"));
+            assert!(line.contains(&format!("line {n}")));
+            if let Some(log) = &mut log {
+                log.write(&format!("{line}\n"));
+            }
+        }
+    }
 
     #[test]
     fn a_confined_process_has_nothing_left() {
