@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Cold start, idle memory and micro-benchmarks of quark, runc and gVisor (systrap), side by side in one run.
+"""Cold start, idle memory, micro-benchmarks, and servers under Docker, of quark, runc and gVisor (systrap), side by side in one run.
 
 Started by ci/bench/run. The machines this runs on are shared and noisy: rounds are interleaved, medians are shown, and
 differences below a factor of 1.5 are noise.
@@ -22,6 +22,8 @@ import process  # noqa: E402
 from cases import native  # noqa: E402
 from report import Failure, Skip, check  # noqa: E402
 from runtime import Runtime, settle  # noqa: E402
+
+import docker_rows  # noqa: E402
 
 QUARK_FLAGS = ["--platform=process"]
 PEERS = [
@@ -179,7 +181,7 @@ def main():
     program = native(os.path.join(HERE, "ubench.c"), "ubench")
     peers = runtimes(a.peers and a.peers.split(","), a.before)
     columns = ["host", *peers]
-    rest = [t for t in a.only if t not in ("start", "memory", "python")]
+    rest = [t for t in a.only if t not in ("start", "memory", "python", "docker")]
 
     def asked(what):
         return not a.only or what in a.only
@@ -208,6 +210,9 @@ def main():
                 b = make_bundle(f"{d}/ubench", root, ["ubench", *rest])
                 for test, by in micro(peers, b, [program, *rest], d, rounds, clock).items():
                     row(f"{test}, ns", by, columns)
+            if asked("docker"):
+                for title, by in docker_rows.rows(peers, 1 if a.quick else 2, clock):
+                    row(title, by, columns)
     finally:
         for r in peers.values():
             r.clean()
