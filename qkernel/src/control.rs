@@ -6,7 +6,6 @@ use crate::fs::tty::WinSize;
 use crate::fs::tty::{Tty, console, job};
 use crate::fs::walk::Flags;
 use crate::fs::{hostio, mount};
-use crate::kernel;
 use crate::loader::exec;
 use crate::seccomp::Mode;
 use crate::seccomp::filter::{Chain, Filter};
@@ -160,12 +159,14 @@ fn take_handles(spec: &mut ProcessSpec, message: &MessageIn) {
 }
 
 fn create(spec: ContainerSpec) -> Result<(), Failure> {
-    kernel::set_uts(false, &spec.hostname);
-    kernel::set_uts(true, &spec.domainname);
+    let first = crate::ns::first();
+    first.uts.set(false, &spec.hostname);
+    first.uts.set(true, &spec.domainname);
     let root = mount::build(&spec).map_err(|e| {
         let path = String::from_utf8_lossy(&e.path).into_owned();
         Failure(e.errno, format!("mounts: {path}: {}", e.errno))
     })?;
+    first.mnt.set_top(root.mount.top());
     for s in &spec.sysctls {
         if let Err(e) = crate::fs::set_sysctl(&root, s) {
             let name = String::from_utf8_lossy(s).into_owned();
@@ -200,6 +201,7 @@ fn sorted(groups: &[u32]) -> Vec<u32> {
 
 fn creds_of(spec: &ProcessSpec) -> Creds {
     Creds {
+        user: None,
         uid: spec.uid,
         euid: spec.uid,
         suid: spec.uid,

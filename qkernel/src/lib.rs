@@ -15,6 +15,7 @@ pub mod loader;
 mod metrics;
 pub mod mm;
 pub mod net;
+pub mod ns;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;

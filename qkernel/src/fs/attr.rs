@@ -65,11 +65,11 @@ pub fn chmod(o: &Object, mode: u32, creds: &Creds) -> Result<(), Errno> {
         return Err(Errno::EOPNOTSUPP);
     }
     let attr = o.inode.attr()?;
-    if attr.uid != creds.fsuid && !creds.capable(cap::FOWNER) {
+    if attr.uid != creds.fsuid && !creds.capable_over(attr.uid, attr.gid, cap::FOWNER) {
         return Err(Errno::EPERM);
     }
     let mut mode = mode & 0o7777;
-    if !creds.in_group(attr.gid) && !creds.capable(cap::FSETID) {
+    if !creds.in_group(attr.gid) && !creds.capable_over(attr.uid, attr.gid, cap::FSETID) {
         mode &= !S_ISGID;
     }
     o.inode.set_attr(&SetAttr {
@@ -88,7 +88,7 @@ pub fn chown(o: &Object, uid: Option<u32>, gid: Option<u32>, creds: &Creds) -> R
     o.writable()?;
     let attr = o.inode.attr()?;
     let owner = attr.uid == creds.fsuid;
-    let privileged = creds.capable(cap::CHOWN);
+    let privileged = creds.capable_over(attr.uid, attr.gid, cap::CHOWN);
     if let Some(u) = uid
         && !(privileged || owner && u == attr.uid)
     {
@@ -142,7 +142,7 @@ pub fn set_times(o: &Object, times: Option<[(i64, i64); 2]>, creds: &Creds) -> R
     }
     o.writable()?;
     let attr = o.inode.attr()?;
-    let owner = attr.uid == creds.fsuid || creds.capable(cap::FOWNER);
+    let owner = attr.uid == creds.fsuid || creds.capable_over(attr.uid, attr.gid, cap::FOWNER);
     if !owner {
         let both_now = times.iter().all(|t| t.1 == i64::from(UTIME_NOW));
         if !both_now {

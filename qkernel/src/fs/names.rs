@@ -2,9 +2,11 @@
 
 use crate::fs::dcache;
 use crate::fs::inode::{Attr, FileType};
+use crate::fs::mount::is_mount_point;
 use crate::fs::notify::{self, mask};
 use crate::fs::path::{Dentry, Path};
 use crate::fs::walk::{check, writable};
+use crate::ns::user::{self, Kind};
 use crate::sched::wait::SleepLock;
 use crate::task::creds::{Creds, cap};
 use alloc::sync::Arc;
@@ -39,7 +41,7 @@ pub fn new_mode(dir: &Attr, mode: u32, is_dir: bool, creds: &Creds) -> u32 {
     if is_dir {
         return mode | S_ISGID;
     }
-    let foreign = !creds.in_group(dir.gid) && !creds.capable(cap::FSETID);
+    let foreign = !creds.in_group(dir.gid) && !creds.capable_over(dir.uid, dir.gid, cap::FSETID);
     if mode & (S_ISGID | 0o010) == S_ISGID | 0o010 && foreign {
         return mode & !S_ISGID;
     }
@@ -49,7 +51,7 @@ pub fn new_mode(dir: &Attr, mode: u32, is_dir: bool, creds: &Creds) -> u32 {
 /// Checks that an entry may be made in the directory; returns its attributes.
 ///
 /// # Errors
-/// EROFS, EACCES, ENOENT on a removed directory.
+/// EROFS, EACCES, ENOENT on a removed directory; EOVERFLOW for a maker the file system has no number for.
 pub fn may_create(dir: &Path, creds: &Creds) -> Result<Attr, Errno> {
     if dir.dentry.is_deleted() {
         return Err(Errno::ENOENT);
@@ -57,6 +59,11 @@ pub fn may_create(dir: &Path, creds: &Creds) -> Result<Attr, Errno> {
     let attr = dir.inode().attr()?;
     writable(&dir.mount)?;
     check(creds, &attr, 3)?;
+    // A file system of a user namespace holds no owners that mean nobody there.
+    let home = &dir.mount.sup.owner;
+    if !user::mapped(home, Kind::Uid, creds.fsuid) || !user::mapped(home, Kind::Gid, creds.fsgid) {
+        return Err(Errno::EOVERFLOW);
+    }
     Ok(attr)
 }
 
@@ -64,9 +71,9 @@ pub fn may_create(dir: &Path, creds: &Creds) -> Result<Attr, Errno> {
 fn may_delete(dir: &Path, victim: &Dentry, creds: &Creds) -> Result<(), Errno> {
     let attr = dir.inode().attr()?;
     check(creds, &attr, 3)?;
-    if attr.mode & S_ISVTX != 0 && attr.uid != creds.fsuid && !creds.capable(cap::FOWNER) {
+    if attr.mode & S_ISVTX != 0 && attr.uid != creds.fsuid {
         let v = victim.inode().attr()?;
-        if v.uid != creds.fsuid {
+        if v.uid != creds.fsuid && !creds.capable_over(v.uid, v.gid, cap::FOWNER) {
             return Err(Errno::EPERM);
         }
     }
@@ -184,7 +191,7 @@ pub fn unlink_at(dir: &Path, name: &[u8], slash: bool, creds: &Creds) -> Result<
         if is_dir {
             return Err(Errno::EISDIR);
         }
-        if d.mounted.load(Ordering::Acquire) > 0 {
+        if is_mount_point(&d) {
             return Err(Errno::EBUSY);
         }
         let seen = notify::last_link(&d);
@@ -213,7 +220,7 @@ pub fn rmdir_at(dir: &Path, name: &[u8], creds: &Creds) -> Result<(), Errno> {
     if d.inode().file_type() != FileType::Directory {
         return Err(Errno::ENOTDIR);
     }
-    if d.mounted.load(Ordering::Acquire) > 0 {
+    if is_mount_point(&d) {
         return Err(Errno::EBUSY);
     }
     // The victim's own lock: nobody may be adding an entry to it.
@@ -335,8 +342,7 @@ pub fn rename_at(old: Entry<'_>, new: Entry<'_>, flags: u32, creds: &Creds) -> R
         // Two names of one file: nothing is done.
         return Ok(());
     }
-    let busy = |d: &Dentry| d.mounted.load(Ordering::Acquire) > 0;
-    if busy(&source) || target.as_ref().is_some_and(|t| busy(t)) {
+    if is_mount_point(&source) || target.as_ref().is_some_and(is_mount_point) {
         return Err(Errno::EBUSY);
     }
     let seen = target.as_ref().is_some_and(notify::last_link);

@@ -228,7 +228,10 @@ fn open_existing(path: &Path, creds: &Creds, flags: u32, exec: bool) -> Result<A
     }
     let attr = inode.attr()?;
     check(creds, &attr, want)?;
-    if flags & O_NOATIME != 0 && creds.fsuid != attr.uid && !creds.capable(cap::FOWNER) {
+    if flags & O_NOATIME != 0
+        && creds.fsuid != attr.uid
+        && !creds.capable_over(attr.uid, attr.gid, cap::FOWNER)
+    {
         return Err(Errno::EPERM);
     }
     // Before it is cut off, if it is.

@@ -31,8 +31,9 @@ pub const MAX_PRIORITY: u32 = 32768;
 /// `si_code` of a notification (SI_MESGQ).
 const SI_MESGQ: i32 = -3;
 
-/// All queues by name.
-static QUEUES: SpinLock<BTreeMap<Vec<u8>, Arc<PosixQueue>>> = SpinLock::new(BTreeMap::new());
+/// All queues of a namespace by name.
+#[derive(Default)]
+pub struct Queues(SpinLock<BTreeMap<Vec<u8>, Arc<PosixQueue>>>);
 
 /// Who is told of the next message in an empty queue.
 pub struct Notification {
@@ -86,8 +87,9 @@ pub fn open(
         0 => None,
         _ => Some(Arc::new(make(mode, size, creds)?)),
     };
+    let ipc = crate::ns::current().ipc.clone();
     let queue = {
-        let mut all = QUEUES.lock();
+        let mut all = ipc.posix.0.lock();
         match (all.get(name), made) {
             (Some(_), Some(_)) if flags & O_EXCL != 0 => return Err(Errno::EEXIST),
             (Some(q), _) => q.clone(),
@@ -158,8 +160,9 @@ fn make(mode: u32, size: Option<(i64, i64)>, creds: &Creds) -> Result<PosixQueue
 /// ENOENT, EACCES.
 pub fn unlink(name: &[u8], creds: &Creds) -> Result<(), Errno> {
     check_name(name)?;
+    let ipc = crate::ns::current().ipc.clone();
     let removed = {
-        let mut all = QUEUES.lock();
+        let mut all = ipc.posix.0.lock();
         let q = all.get(name).ok_or(Errno::ENOENT)?;
         if q.uid != creds.fsuid && !creds.capable(cap::FOWNER) {
             return Err(Errno::EACCES);

@@ -1,6 +1,6 @@
 //! System V message queues. Source: `msgop(2)`, Linux `ipc/msg.c`.
 
-use super::sysv::{Perm, Registry, now_s};
+use super::sysv::{Perm, now_s};
 use crate::sched::wait::{Events, WaitQueue, wait_until};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -17,9 +17,6 @@ pub const NOERROR: u32 = 0o10000;
 pub const EXCEPT: u32 = 0o20000;
 /// MSG_COPY.
 pub const COPY: u32 = 0o40000;
-
-/// All queues.
-pub static QUEUES: Registry<MsgQueue> = Registry::new();
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +92,7 @@ impl MsgQueue {
     /// Removes the queue; waiters fail with EIDRM.
     pub fn remove(&self) {
         self.state.lock().removed = true;
-        QUEUES.remove(self.id);
+        crate::ns::current().ipc.queues.remove(self.id);
         self.queue.wake_all();
     }
 

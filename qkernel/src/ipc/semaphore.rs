@@ -1,6 +1,7 @@
 //! System V semaphores. Source: `semop(2)`, Linux `ipc/sem.c`.
 
-use super::sysv::{Perm, Registry, now_s};
+use super::sysv::{Perm, now_s};
+use crate::ns::ipc::IpcNs;
 use crate::sched::wait::{Events, WaitError, WaitQueue, wait_until};
 use crate::task::Process;
 use alloc::collections::BTreeMap;
@@ -18,9 +19,6 @@ pub const MAX_SET: usize = 32000;
 pub const MAX_OPS: usize = 500;
 /// SEM_UNDO.
 pub const UNDO: u16 = 0x1000;
-
-/// All sets.
-pub static SETS: Registry<SemSet> = Registry::new();
 
 /// One semaphore.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +51,8 @@ pub struct SetState {
 pub struct SemSet {
     /// Its id.
     pub id: i32,
+    /// Number of its namespace.
+    ns: u64,
     /// What changes. Lock order: before a process's undo list.
     pub state: SpinLock<SetState>,
     queue: WaitQueue,
@@ -69,8 +69,8 @@ pub struct Op {
     pub flags: u16,
 }
 
-/// What a process undoes when it ends, by set and semaphore.
-pub type Undo = SpinLock<BTreeMap<(u32, u32), i32>>;
+/// What a process undoes when it ends, by IPC namespace, set and semaphore.
+pub type Undo = SpinLock<BTreeMap<(u64, u32, u32), i32>>;
 
 /// Who operates on semaphores.
 #[derive(Clone, Copy)]
@@ -93,6 +93,7 @@ impl SemSet {
     pub fn new(id: i32, perm: Perm, n: usize) -> Self {
         Self {
             id,
+            ns: crate::ns::current().ipc.id.0,
             state: SpinLock::new(SetState {
                 perm,
                 sems: vec![Semaphore::default(); n],
@@ -112,7 +113,7 @@ impl SemSet {
     /// Removes the set; waiters fail with EIDRM.
     pub fn remove(&self) {
         self.state.lock().removed = true;
-        SETS.remove(self.id);
+        crate::ns::current().ipc.sets.remove(self.id);
         self.changed();
     }
 
@@ -151,7 +152,9 @@ impl SemSet {
         if ops.iter().any(|o| o.flags & UNDO != 0) {
             let mut undo = actor.undo.lock();
             for op in ops.iter().filter(|o| o.flags & UNDO != 0) {
-                *undo.entry((self.id as u32, u32::from(op.index))).or_insert(0) -= i32::from(op.by);
+                *undo
+                    .entry((self.ns, self.id as u32, u32::from(op.index)))
+                    .or_insert(0) -= i32::from(op.by);
             }
         }
         s.otime = now_s();
@@ -215,26 +218,33 @@ impl SemSet {
     /// Forgets what all processes would undo on semaphore `index`, or on all (SETVAL, SETALL).
     pub fn forget_undo(&self, index: Option<u32>) {
         for p in crate::task::table::processes() {
-            p.sem_undo
-                .lock()
-                .retain(|(set, i), _| *set != self.id as u32 || index.is_some_and(|x| x != *i));
+            p.sem_undo.lock().retain(|(ns, set, i), _| {
+                (*ns, *set) != (self.ns, self.id as u32) || index.is_some_and(|x| x != *i)
+            });
         }
     }
 }
 
-/// Undoes what a process did with SEM_UNDO, when it ends.
-pub fn exit_process(process: &Process) {
-    run_undo(Actor {
+/// Undoes what a process did with SEM_UNDO in a namespace, when it ends or leaves it.
+pub fn exit_process(process: &Process, ipc: &IpcNs) {
+    let actor = Actor {
         pid: process.pid,
         undo: &process.sem_undo,
-    });
+    };
+    run_undo(actor, ipc);
 }
 
-fn run_undo(actor: Actor<'_>) {
+fn run_undo(actor: Actor<'_>, ipc: &IpcNs) {
     let undo = core::mem::take(&mut *actor.undo.lock());
     let mut touched: Vec<Arc<SemSet>> = Vec::new();
-    for ((id, index), by) in undo {
-        let Ok(set) = SETS.find(id as i32) else { continue };
+    for ((ns, id, index), by) in undo {
+        // The sets of a namespace that a thread left are not this one's, whatever their numbers.
+        if ns != ipc.id.0 {
+            continue;
+        }
+        let Ok(set) = ipc.sets.find(id as i32) else {
+            continue;
+        };
         {
             let mut s = set.state.lock();
             if let Some(sem) = s.sems.get_mut(index as usize) {
@@ -322,10 +332,12 @@ mod tests {
 
     #[test]
     fn undo_takes_back_what_a_process_did() {
-        let id = SETS
+        let id = crate::ns::current()
+            .ipc
+            .sets
             .get(0, 0, |_| Ok(()), |id| Ok(SemSet::new(id, Perm::default(), 1)))
             .unwrap();
-        let s = SETS.find(id).unwrap();
+        let s = crate::ns::current().ipc.sets.find(id).unwrap();
         let undo = Undo::default();
         let with_undo = |by| Op {
             index: 0,
@@ -336,11 +348,11 @@ mod tests {
         s.operate(&[with_undo(-2)], actor(&undo), None).unwrap();
         s.operate(&[with_undo(-1)], actor(&undo), None).unwrap();
         assert_eq!(values(&s), [2]);
-        run_undo(actor(&undo));
+        run_undo(actor(&undo), &crate::ns::current().ipc);
         assert_eq!(values(&s), [5]);
-        run_undo(actor(&undo));
+        run_undo(actor(&undo), &crate::ns::current().ipc);
         assert_eq!(values(&s), [5]);
         s.remove();
-        assert_eq!(SETS.find(id).err(), Some(Errno::EINVAL));
+        assert_eq!(crate::ns::current().ipc.sets.find(id).err(), Some(Errno::EINVAL));
     }
 }

@@ -3,14 +3,11 @@
 //! A segment is a memory file. Who has it attached is seen from the areas that refer to it, so fork, exit and munmap need
 //! no bookkeeping; a segment marked for removal goes when somebody next looks.
 
-use super::sysv::{Perm, Registry, now_s};
+use super::sysv::{Perm, now_s};
 use alloc::sync::Arc;
 use hal::host::{self, HostFile};
 use hal::sync::SpinLock;
 use qlib::Errno;
-
-/// All segments.
-pub static SEGMENTS: Registry<Segment> = Registry::new();
 
 /// What changes in a segment.
 pub struct SegmentState {
@@ -71,16 +68,16 @@ impl Segment {
     /// Marks for removal.
     pub fn doom(&self) {
         self.state.lock().doomed = true;
-        SEGMENTS.forget_key(self.id);
+        crate::ns::current().ipc.segments.forget_key(self.id);
         sweep();
     }
 }
 
 /// Removes segments that were marked and are attached nowhere.
 pub fn sweep() {
-    for (id, s) in SEGMENTS.list() {
+    for (id, s) in crate::ns::current().ipc.segments.list() {
         if s.state.lock().doomed && s.attachments() == 0 {
-            drop(SEGMENTS.remove(id));
+            drop(crate::ns::current().ipc.segments.remove(id));
         }
     }
 }

@@ -70,7 +70,7 @@ impl Perm {
         } else {
             self.mode
         };
-        if bits & want == want || creds.capable(cap::IPC_OWNER) {
+        if bits & want == want || creds.capable_in(&crate::ns::current().ipc.owner, cap::IPC_OWNER) {
             Ok(())
         } else {
             Err(Errno::EACCES)
@@ -81,7 +81,10 @@ impl Perm {
     /// # Errors
     /// EPERM.
     pub fn check_owner(&self, creds: &Creds) -> Result<(), Errno> {
-        if creds.euid == self.uid || creds.euid == self.cuid || creds.capable(cap::SYS_ADMIN) {
+        if creds.euid == self.uid
+            || creds.euid == self.cuid
+            || creds.capable_in(&crate::ns::current().ipc.owner, cap::SYS_ADMIN)
+        {
             Ok(())
         } else {
             Err(Errno::EPERM)
@@ -90,16 +93,11 @@ impl Perm {
     /// As `struct ipc64_perm`: 48 bytes.
     pub fn to_bytes(&self, id: i32) -> [u8; 48] {
         let mut b = [0u8; 48];
-        for (i, v) in [
-            self.key as u32,
-            self.uid,
-            self.gid,
-            self.cuid,
-            self.cgid,
-            self.mode,
-        ]
-        .iter()
-        .enumerate()
+        let (uid, gid) = crate::ns::shown_owner(self.uid, self.gid);
+        let (cuid, cgid) = crate::ns::shown_owner(self.cuid, self.cgid);
+        for (i, v) in [self.key as u32, uid, gid, cuid, cgid, self.mode]
+            .iter()
+            .enumerate()
         {
             b[i * 4..i * 4 + 4].copy_from_slice(&v.to_ne_bytes());
         }
@@ -107,12 +105,17 @@ impl Perm {
         b[24..26].copy_from_slice(&((id as usize / MAX_OBJECTS) as u16).to_ne_bytes());
         b
     }
-    /// Takes what IPC_SET may change from `struct ipc64_perm`.
-    pub fn set(&mut self, b: &[u8]) {
+    /// Takes what IPC_SET may change from `struct ipc64_perm`, as `creds` counts users and groups.
+    ///
+    /// # Errors
+    /// EINVAL for a user or a group that means nobody.
+    pub fn set(&mut self, b: &[u8], creds: &Creds) -> Result<(), Errno> {
         let word = |i: usize| u32::from_ne_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
-        self.uid = word(4);
-        self.gid = word(8);
+        let uid = creds.kernel_uid(word(4)).ok_or(Errno::EINVAL)?;
+        let gid = creds.kernel_gid(word(8)).ok_or(Errno::EINVAL)?;
+        (self.uid, self.gid) = (uid, gid);
         self.mode = self.mode & !0o777 | word(20) & 0o777;
+        Ok(())
     }
 }
 

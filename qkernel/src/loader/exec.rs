@@ -9,8 +9,9 @@ use crate::fs::path::Path;
 use crate::mm::Mm;
 use crate::mm::ops::{Backing, MapRequest, Place};
 use crate::mm::vma::Label;
+use crate::ns::user::{self, Kind};
 use crate::signal::{SIG_IGN, SigAction};
-use crate::task::creds::Creds;
+use crate::task::creds::{Creds, cap};
 use crate::task::process::SigHandlers;
 use crate::task::{Task, exit};
 use alloc::sync::Arc;
@@ -135,6 +136,16 @@ fn script_line(file: &File) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>, Errno>
     )))
 }
 
+/// Whether somebody traces the task who has no right to what the program would get.
+fn meddled_with(task: &Task, creds: &Creds) -> bool {
+    let tracer = task.trace.lock().tracer.clone();
+    let Some(tracer) = tracer.and_then(|w| w.upgrade()) else {
+        return false;
+    };
+    let who = tracer.tasks.lock().first().map(|t| t.creds());
+    !who.is_some_and(|w| w.capable_in(&creds.user, cap::SYS_PTRACE))
+}
+
 /// Credentials after the exec: set-user-ID, set-group-ID, and the capability rules for root.
 fn new_creds(task: &Task, file: &File) -> Result<(Arc<Creds>, bool), Errno> {
     const S_ISUID: u32 = 0o4000;
@@ -144,8 +155,16 @@ fn new_creds(task: &Task, file: &File) -> Result<(Arc<Creds>, bool), Errno> {
     let stat = file.ops().stat(file)?;
     let old = task.creds();
     let mut c = (*old).clone();
-    let nosuid = c.no_new_privs || file.path().map_or(0, Path::mount_flags) & NOSUID != 0;
-    if !nosuid {
+    let nosuid =
+        c.no_new_privs || meddled_with(task, &c) || file.path().map_or(0, Path::mount_flags) & NOSUID != 0;
+    let known = user::mapped(&c.user, Kind::Uid, stat.uid) && user::mapped(&c.user, Kind::Gid, stat.gid);
+    // What somebody mounted in a namespace of their own gives nobody else rights.
+    let top = task.namespaces().mnt.top();
+    let here = file
+        .path()
+        .zip(top)
+        .is_some_and(|(p, t)| Arc::ptr_eq(&p.mount.top(), &t));
+    if !nosuid && known && here {
         if stat.mode & S_ISUID != 0 {
             c.euid = stat.uid;
         }
@@ -157,10 +176,11 @@ fn new_creds(task: &Task, file: &File) -> Result<(Arc<Creds>, bool), Errno> {
     if changed {
         c.caps.ambient = 0;
     }
-    let root = c.securebits & SECBIT_NOROOT == 0 && (c.euid == 0 || c.uid == 0);
+    let zero = c.root();
+    let root = c.securebits & SECBIT_NOROOT == 0 && (Some(c.euid) == zero || Some(c.uid) == zero);
     let (permitted, effective) = if root {
         let all = c.caps.bounding | c.caps.inheritable;
-        (all, if c.euid == 0 { all } else { 0 })
+        (all, if Some(c.euid) == zero { all } else { 0 })
     } else {
         (c.caps.ambient, c.caps.ambient)
     };

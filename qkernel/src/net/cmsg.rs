@@ -124,8 +124,9 @@ pub fn deliver(
     if let Some(c) = control.cred {
         let mut data = [0u8; 12];
         data[..4].copy_from_slice(&c.pid.to_ne_bytes());
-        data[4..8].copy_from_slice(&c.uid.to_ne_bytes());
-        data[8..].copy_from_slice(&c.gid.to_ne_bytes());
+        let (uid, gid) = crate::ns::shown_owner(c.uid, c.gid);
+        data[4..8].copy_from_slice(&uid.to_ne_bytes());
+        data[8..].copy_from_slice(&gid.to_ne_bytes());
         w.put(&build(SOL_SOCKET, SCM_CREDENTIALS, &data))?;
     }
     if !control.rights.is_empty() {

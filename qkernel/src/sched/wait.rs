@@ -312,6 +312,18 @@ impl<T> SleepLock<T> {
             value: SpinLock::new(Some(value)),
         }
     }
+    /// Takes the lock unless it is held.
+    pub fn try_lock(&self) -> Option<SleepGuard<'_, T>> {
+        let mut held = self.held.lock();
+        if core::mem::replace(&mut *held, true) {
+            return None;
+        }
+        drop(held);
+        Some(SleepGuard {
+            lock: self,
+            value: self.value.lock().take(),
+        })
+    }
     /// Takes the lock; sleeps while another holds it (not interruptible).
     pub fn lock(&self) -> SleepGuard<'_, T> {
         let take = || {

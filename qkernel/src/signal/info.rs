@@ -147,13 +147,14 @@ impl SigInfo {
     /// As `siginfo_t`. Source: `uapi/asm-generic/siginfo.h`.
     pub fn to_bytes(&self) -> SigInfoBytes {
         let mut b = [0u8; 128];
+        let user = |uid: u32| crate::ns::shown_owner(uid, 0).0;
         b[0..4].copy_from_slice(&self.signo.to_le_bytes());
         b[4..8].copy_from_slice(&self.errno.to_le_bytes());
         b[8..12].copy_from_slice(&self.code.to_le_bytes());
         match self.fields {
             Fields::Sender { pid, uid, value } => {
                 b[16..20].copy_from_slice(&pid.to_le_bytes());
-                b[20..24].copy_from_slice(&uid.to_le_bytes());
+                b[20..24].copy_from_slice(&user(uid).to_le_bytes());
                 b[24..32].copy_from_slice(&value.to_le_bytes());
             }
             Fields::Child {
@@ -164,7 +165,7 @@ impl SigInfo {
                 stime,
             } => {
                 b[16..20].copy_from_slice(&pid.to_le_bytes());
-                b[20..24].copy_from_slice(&uid.to_le_bytes());
+                b[20..24].copy_from_slice(&user(uid).to_le_bytes());
                 b[24..28].copy_from_slice(&status.to_le_bytes());
                 b[32..40].copy_from_slice(&utime.to_le_bytes());
                 b[40..48].copy_from_slice(&stime.to_le_bytes());

@@ -22,7 +22,7 @@ const STOPS: SigSet = SigSet::of(signo::SIGSTOP)
 
 /// Whether a process with `from` may signal one that runs as `to`.
 pub fn may_signal(from: &Creds, to: &Creds) -> bool {
-    from.capable(cap::KILL)
+    from.capable_in(&to.user, cap::KILL)
         || from.euid == to.suid
         || from.euid == to.uid
         || from.uid == to.suid

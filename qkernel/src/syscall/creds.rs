@@ -2,6 +2,7 @@
 
 use super::Support::{Full, Refused};
 use super::{Args, Ctx, SysResult};
+use crate::ns::user::{self, Kind};
 use crate::rows;
 use crate::task::creds::{Creds, cap};
 use crate::task::table;
@@ -26,7 +27,8 @@ fn fix_caps(old: &Creds, c: &mut Creds) {
     if c.securebits & SECBIT_NO_SETUID_FIXUP != 0 {
         return;
     }
-    let root = |c: &Creds| c.uid == 0 || c.euid == 0 || c.suid == 0;
+    let Some(zero) = c.root() else { return };
+    let root = |c: &Creds| c.uid == zero || c.euid == zero || c.suid == zero;
     if root(old) && !root(c) {
         if !c.keep_caps {
             c.caps.permitted = 0;
@@ -34,20 +36,32 @@ fn fix_caps(old: &Creds, c: &mut Creds) {
         }
         c.caps.ambient = 0;
     }
-    if old.euid == 0 && c.euid != 0 {
+    if old.euid == zero && c.euid != zero {
         c.caps.effective = 0;
     }
-    if old.euid != 0 && c.euid == 0 {
+    if old.euid != zero && c.euid == zero {
         c.caps.effective = c.caps.permitted;
     }
 }
 
+/// The user or group an app of the caller's user namespace means, [`KEEP`] as it is.
+///
+/// # Errors
+/// EINVAL for a number that means nobody there.
+fn number(c: &Creds, kind: Kind, v: u32) -> SysResult<u32> {
+    if v == KEEP {
+        return Ok(KEEP);
+    }
+    user::to_kernel(&c.user, kind, v).ok_or(Errno::EINVAL)
+}
+
 fn sys_setuid(ctx: &mut Ctx<'_>, uid: u32) -> SysResult {
     let old = ctx.task.creds();
-    let privileged = old.capable(cap::SETUID);
+    let privileged = old.has(cap::SETUID);
     if uid == KEEP {
         return Err(Errno::EINVAL);
     }
+    let uid = old.kernel_uid(uid).ok_or(Errno::EINVAL)?;
     if !privileged && uid != old.uid && uid != old.suid {
         return Err(Errno::EPERM);
     }
@@ -65,10 +79,11 @@ fn sys_setuid(ctx: &mut Ctx<'_>, uid: u32) -> SysResult {
 
 fn sys_setgid(ctx: &mut Ctx<'_>, gid: u32) -> SysResult {
     let old = ctx.task.creds();
-    let privileged = old.capable(cap::SETGID);
+    let privileged = old.has(cap::SETGID);
     if gid == KEEP {
         return Err(Errno::EINVAL);
     }
+    let gid = old.kernel_gid(gid).ok_or(Errno::EINVAL)?;
     if !privileged && gid != old.gid && gid != old.sgid {
         return Err(Errno::EPERM);
     }
@@ -85,7 +100,9 @@ fn sys_setgid(ctx: &mut Ctx<'_>, gid: u32) -> SysResult {
 
 fn sys_setresuid(ctx: &mut Ctx<'_>, r: u32, e: u32, s: u32) -> SysResult {
     let old = ctx.task.creds();
-    let may = |v: u32| v == KEEP || [old.uid, old.euid, old.suid].contains(&v) || old.capable(cap::SETUID);
+    let number = |v: u32| number(&old, Kind::Uid, v);
+    let (r, e, s) = (number(r)?, number(e)?, number(s)?);
+    let may = |v: u32| v == KEEP || [old.uid, old.euid, old.suid].contains(&v) || old.has(cap::SETUID);
     if !may(r) || !may(e) || !may(s) {
         return Err(Errno::EPERM);
     }
@@ -102,7 +119,9 @@ fn sys_setresuid(ctx: &mut Ctx<'_>, r: u32, e: u32, s: u32) -> SysResult {
 
 fn sys_setresgid(ctx: &mut Ctx<'_>, r: u32, e: u32, s: u32) -> SysResult {
     let old = ctx.task.creds();
-    let may = |v: u32| v == KEEP || [old.gid, old.egid, old.sgid].contains(&v) || old.capable(cap::SETGID);
+    let number = |v: u32| number(&old, Kind::Gid, v);
+    let (r, e, s) = (number(r)?, number(e)?, number(s)?);
+    let may = |v: u32| v == KEEP || [old.gid, old.egid, old.sgid].contains(&v) || old.has(cap::SETGID);
     if !may(r) || !may(e) || !may(s) {
         return Err(Errno::EPERM);
     }
@@ -118,7 +137,8 @@ fn sys_setresgid(ctx: &mut Ctx<'_>, r: u32, e: u32, s: u32) -> SysResult {
 
 fn sys_setreuid(ctx: &mut Ctx<'_>, r: u32, e: u32) -> SysResult {
     let old = ctx.task.creds();
-    let privileged = old.capable(cap::SETUID);
+    let (r, e) = (number(&old, Kind::Uid, r)?, number(&old, Kind::Uid, e)?);
+    let privileged = old.has(cap::SETUID);
     let real = r == KEEP || r == old.uid || r == old.euid || privileged;
     let effective = e == KEEP || [old.uid, old.euid, old.suid].contains(&e) || privileged;
     if !real || !effective {
@@ -142,7 +162,8 @@ fn sys_setreuid(ctx: &mut Ctx<'_>, r: u32, e: u32) -> SysResult {
 
 fn sys_setregid(ctx: &mut Ctx<'_>, r: u32, e: u32) -> SysResult {
     let old = ctx.task.creds();
-    let privileged = old.capable(cap::SETGID);
+    let (r, e) = (number(&old, Kind::Gid, r)?, number(&old, Kind::Gid, e)?);
+    let privileged = old.has(cap::SETGID);
     let real = r == KEEP || r == old.gid || r == old.egid || privileged;
     let effective = e == KEEP || [old.gid, old.egid, old.sgid].contains(&e) || privileged;
     if !real || !effective {
@@ -171,25 +192,34 @@ fn sys_setfsuid(ctx: &mut Ctx<'_>, uid: u32) -> SysResult {
         | 1 << cap::FSETID
         | 1 << cap::MKNOD;
     let old = ctx.task.creds();
-    if [old.uid, old.euid, old.suid, old.fsuid].contains(&uid) || old.capable(cap::SETUID) {
+    let shown = u64::from(old.shown_uid(old.fsuid));
+    let Some(uid) = old.kernel_uid(uid) else {
+        return Ok(shown);
+    };
+    let zero = old.root();
+    if [old.uid, old.euid, old.suid, old.fsuid].contains(&uid) || old.has(cap::SETUID) {
         change(ctx, |c| {
             c.fsuid = uid;
-            if old.fsuid == 0 && uid != 0 {
+            if Some(old.fsuid) == zero && Some(uid) != zero {
                 c.caps.effective &= !FS_CAPS;
-            } else if old.fsuid != 0 && uid == 0 {
+            } else if Some(old.fsuid) != zero && Some(uid) == zero {
                 c.caps.effective |= c.caps.permitted & FS_CAPS;
             }
         });
     }
-    Ok(u64::from(old.fsuid))
+    Ok(shown)
 }
 
 fn sys_setfsgid(ctx: &mut Ctx<'_>, gid: u32) -> SysResult {
     let old = ctx.task.creds();
-    if [old.gid, old.egid, old.sgid, old.fsgid].contains(&gid) || old.capable(cap::SETGID) {
+    let shown = u64::from(old.shown_gid(old.fsgid));
+    let Some(gid) = old.kernel_gid(gid) else {
+        return Ok(shown);
+    };
+    if [old.gid, old.egid, old.sgid, old.fsgid].contains(&gid) || old.has(cap::SETGID) {
         change(ctx, |c| c.fsgid = gid);
     }
-    Ok(u64::from(old.fsgid))
+    Ok(shown)
 }
 
 fn put3(a: Args, values: [u32; 3]) -> SysResult {
@@ -207,20 +237,28 @@ fn sys_getgroups(ctx: &mut Ctx<'_>, size: i32, list: UserPtr<u32>) -> SysResult 
     }
     if size > 0 {
         for (i, g) in c.groups.iter().enumerate() {
-            list.at(i).write(g)?;
+            list.at(i).write(&c.shown_gid(*g))?;
         }
     }
     Ok(n as u64)
 }
 
 fn sys_setgroups(ctx: &mut Ctx<'_>, size: u64, list: UserPtr<u32>) -> SysResult {
-    if !ctx.task.creds().capable(cap::SETGID) {
+    let creds = ctx.task.creds();
+    let allowed = creds
+        .user
+        .as_ref()
+        .is_none_or(|n| n.may_setgroups() && n.has_groups());
+    if !creds.has(cap::SETGID) || !allowed {
         return Err(Errno::EPERM);
     }
     if size > 65536 {
         return Err(Errno::EINVAL);
     }
     let mut groups = list.read_vec(size as usize)?;
+    for g in &mut groups {
+        *g = creds.kernel_gid(*g).ok_or(Errno::EINVAL)?;
+    }
     groups.sort_unstable();
     change(ctx, |c| c.groups = Arc::new(groups));
     Ok(0)
@@ -285,7 +323,7 @@ fn sys_capset(ctx: &mut Ctx<'_>, header: u64, data: u64) -> SysResult {
     }
     let [effective, permitted, inheritable] = sets;
     let old = ctx.task.creds().caps;
-    let capable = ctx.task.creds().capable(cap::SETPCAP);
+    let capable = ctx.task.creds().has(cap::SETPCAP);
     let may_inherit = old.inheritable | if capable { old.bounding } else { old.permitted };
     if permitted & !old.permitted != 0 || effective & !permitted != 0 || inheritable & !may_inherit != 0 {
         return Err(Errno::EPERM);
@@ -315,14 +353,14 @@ pub fn prctl(ctx: &mut Ctx<'_>, option: u32, a: Args) -> Option<SysResult> {
     let known = number <= u64::from(cap::LAST);
     Some(match option {
         CAPBSET_READ if known => Ok(c.caps.bounding >> number & 1),
-        CAPBSET_DROP if known && !c.capable(cap::SETPCAP) => Err(Errno::EPERM),
+        CAPBSET_DROP if known && !c.has(cap::SETPCAP) => Err(Errno::EPERM),
         CAPBSET_DROP if known => {
             change(ctx, |c| c.caps.bounding &= !(1 << number));
             Ok(0)
         }
         CAPBSET_READ | CAPBSET_DROP => Err(Errno::EINVAL),
         GET_SECUREBITS => Ok(u64::from(c.securebits)),
-        SET_SECUREBITS if !c.capable(cap::SETPCAP) => Err(Errno::EPERM),
+        SET_SECUREBITS if !c.has(cap::SETPCAP) => Err(Errno::EPERM),
         SET_SECUREBITS => {
             change(ctx, |c| c.securebits = number as u32);
             Ok(0)
@@ -374,18 +412,18 @@ fn ambient(ctx: &mut Ctx<'_>, what: u64, number: u64) -> SysResult {
 }
 
 rows! {
-    getuid: Full, |c, _| Ok(u64::from(c.task.creds().uid));
-    geteuid: Full, |c, _| Ok(u64::from(c.task.creds().euid));
-    getgid: Full, |c, _| Ok(u64::from(c.task.creds().gid));
-    getegid: Full, |c, _| Ok(u64::from(c.task.creds().egid));
+    getuid: Full, |c, _| { let k = c.task.creds(); Ok(u64::from(k.shown_uid(k.uid))) };
+    geteuid: Full, |c, _| { let k = c.task.creds(); Ok(u64::from(k.shown_uid(k.euid))) };
+    getgid: Full, |c, _| { let k = c.task.creds(); Ok(u64::from(k.shown_gid(k.gid))) };
+    getegid: Full, |c, _| { let k = c.task.creds(); Ok(u64::from(k.shown_gid(k.egid))) };
     setuid: Full, |c, a| sys_setuid(c, a.u32(0));
     setgid: Full, |c, a| sys_setgid(c, a.u32(0));
     setreuid: Full, |c, a| sys_setreuid(c, a.u32(0), a.u32(1));
     setregid: Full, |c, a| sys_setregid(c, a.u32(0), a.u32(1));
     setresuid: Full, |c, a| sys_setresuid(c, a.u32(0), a.u32(1), a.u32(2));
     setresgid: Full, |c, a| sys_setresgid(c, a.u32(0), a.u32(1), a.u32(2));
-    getresuid: Full, |c, a| { let k = c.task.creds(); put3(a, [k.uid, k.euid, k.suid]) };
-    getresgid: Full, |c, a| { let k = c.task.creds(); put3(a, [k.gid, k.egid, k.sgid]) };
+    getresuid: Full, |c, a| { let k = c.task.creds(); put3(a, [k.uid, k.euid, k.suid].map(|v| k.shown_uid(v))) };
+    getresgid: Full, |c, a| { let k = c.task.creds(); put3(a, [k.gid, k.egid, k.sgid].map(|v| k.shown_gid(v))) };
     setfsuid: Full, |c, a| sys_setfsuid(c, a.u32(0));
     setfsgid: Full, |c, a| sys_setfsgid(c, a.u32(0));
     getgroups: Full, |c, a| sys_getgroups(c, a.i32(0), a.ptr(1));

@@ -50,8 +50,9 @@ fn put_stat(addr: u64, s: &Stat) -> SysResult {
     out.st_ino = s.ino as _;
     out.st_nlink = s.nlink as _;
     out.st_mode = s.mode as _;
-    out.st_uid = s.uid as _;
-    out.st_gid = s.gid as _;
+    let (uid, gid) = crate::ns::shown_owner(s.uid, s.gid);
+    out.st_uid = uid as _;
+    out.st_gid = gid as _;
     out.st_rdev = s.rdev as _;
     out.st_size = s.size as _;
     out.st_blksize = s.blksize as _;
@@ -111,8 +112,7 @@ fn sys_statx(c: &mut Ctx<'_>, a: Args) -> SysResult {
     }
     out.stx_blksize = s.blksize as u32;
     out.stx_nlink = s.nlink;
-    out.stx_uid = s.uid;
-    out.stx_gid = s.gid;
+    (out.stx_uid, out.stx_gid) = crate::ns::shown_owner(s.uid, s.gid);
     out.stx_mode = s.mode as u16;
     out.stx_ino = s.ino;
     out.stx_size = s.size;
@@ -195,7 +195,11 @@ fn real_creds(creds: &Creds) -> Creds {
     let mut real = creds.clone();
     real.fsuid = creds.uid;
     real.fsgid = creds.gid;
-    real.caps.effective = if creds.uid == 0 { creds.caps.permitted } else { 0 };
+    real.caps.effective = if Some(creds.uid) == creds.root() {
+        creds.caps.permitted
+    } else {
+        0
+    };
     real
 }
 
@@ -252,8 +256,17 @@ fn sys_fchmod(c: &mut Ctx<'_>, fd: Fd, mode: u32) -> SysResult {
     Ok(0)
 }
 
-fn keep(id: u32) -> Option<u32> {
-    (id != u32::MAX).then_some(id)
+/// What `chown` is told: the numbers of the caller's user namespace, -1 keeps.
+fn owners(c: &Ctx<'_>, uid: u32, gid: u32) -> SysResult<(Option<u32>, Option<u32>)> {
+    let creds = c.task.creds();
+    let number = |v: u32, kernel: Option<u32>| match v {
+        u32::MAX => Ok(None),
+        _ => kernel.map(Some).ok_or(Errno::EINVAL),
+    };
+    Ok((
+        number(uid, creds.kernel_uid(uid))?,
+        number(gid, creds.kernel_gid(gid))?,
+    ))
 }
 
 fn fchownat(c: &mut Ctx<'_>, dirfd: i32, path: UserCStr, uid: u32, gid: u32, flags: u32) -> SysResult {
@@ -261,13 +274,15 @@ fn fchownat(c: &mut Ctx<'_>, dirfd: i32, path: UserCStr, uid: u32, gid: u32, fla
         return Err(Errno::EINVAL);
     }
     let t = target(c, dirfd, &path_arg(path)?, flags, true)?;
-    attr::chown(&t.object()?, keep(uid), keep(gid), &c.task.creds())?;
+    let (uid, gid) = owners(c, uid, gid)?;
+    attr::chown(&t.object()?, uid, gid, &c.task.creds())?;
     Ok(0)
 }
 
 fn sys_fchown(c: &mut Ctx<'_>, fd: Fd, uid: u32, gid: u32) -> SysResult {
     let f = super::files::io_file(c, fd)?;
-    attr::chown(&Target::File(f).object()?, keep(uid), keep(gid), &c.task.creds())?;
+    let (uid, gid) = owners(c, uid, gid)?;
+    attr::chown(&Target::File(f).object()?, uid, gid, &c.task.creds())?;
     Ok(0)
 }
 

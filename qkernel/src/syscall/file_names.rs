@@ -299,7 +299,7 @@ fn sys_chroot(c: &mut Ctx<'_>, path: UserCStr) -> SysResult {
     let who = Who::of(c);
     let to = walk::lookup(&who.fs, &who.creds, None, &path, Flags::FOLLOW | Flags::DIRECTORY)?;
     walk::may_search(&who.creds, &to)?;
-    if !who.creds.capable(cap::SYS_CHROOT) {
+    if !who.creds.has(cap::SYS_CHROOT) {
         return Err(Errno::EPERM);
     }
     who.fs.set_root(to);

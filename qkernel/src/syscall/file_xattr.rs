@@ -65,7 +65,8 @@ fn permit(o: &Object, name: &[u8], creds: &Creds, write: bool) -> SysResult<()> 
             return Err(denied);
         }
         let sticky = kind == FileType::Directory && attr.mode & 0o1000 != 0;
-        if write && sticky && attr.uid != creds.fsuid && !creds.capable(cap::FOWNER) {
+        if write && sticky && attr.uid != creds.fsuid && !creds.capable_over(attr.uid, attr.gid, cap::FOWNER)
+        {
             return Err(Errno::EPERM);
         }
         return check(creds, &attr, if write { 2 } else { 4 });

@@ -271,7 +271,10 @@ fn sys_get_robust_list(c: &mut Ctx<'_>, a: Args) -> SysResult {
     };
     let (mine, theirs) = (c.task.creds(), task.creds());
     let same = mine.uid == theirs.uid && mine.gid == theirs.gid;
-    if !Arc::ptr_eq(&task.process, &c.task.process) && !same && !mine.capable(cap::SYS_PTRACE) {
+    if !Arc::ptr_eq(&task.process, &c.task.process)
+        && !same
+        && !mine.capable_in(&theirs.user, cap::SYS_PTRACE)
+    {
         return Err(Errno::EPERM);
     }
     a.ptr::<u64>(2).write(&ROBUST_HEAD)?;

@@ -11,6 +11,7 @@ pub mod eventfd;
 pub mod futex;
 pub mod memory;
 pub mod mqueue;
+pub mod namespaces;
 pub mod pipe;
 pub mod poll;
 pub mod process;
@@ -169,6 +170,7 @@ pub const FAMILIES: &[&[Row]] = &[
     memory::ROWS,
     mounts::ROWS,
     mqueue::ROWS,
+    namespaces::ROWS,
     pipe::ROWS,
     poll::ROWS,
     process::ROWS,

@@ -4,10 +4,11 @@ use super::files::{Who, path_arg};
 use super::{Args, Ctx, Support::*, SysResult};
 use crate::fs::mount::{self, MOUNT_FLAGS, Mount, Propagation};
 use crate::fs::path::{Dentry, Path};
-use crate::fs::tmpfs::TmpInode;
+use crate::fs::tmpfs::{self, TmpInode};
 use crate::fs::walk::{self, Flags};
+use crate::ns;
 use crate::rows;
-use crate::task::creds::cap;
+use crate::task::creds::{Creds, cap};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -50,9 +51,10 @@ fn optional(p: UserCStr, addr: u64) -> SysResult<Vec<u8>> {
     if addr == 0 { Ok(Vec::new()) } else { path_arg(p) }
 }
 
-/// Whether the caller may change its tree of mounts, and whether `p` is in it.
+/// # Errors
+/// EPERM for who may not change the tree of mounts.
 fn may_mount(who: &Who) -> SysResult<()> {
-    if who.creds.capable(cap::SYS_ADMIN) {
+    if who.creds.capable_in(&ns::current().mnt.owner, cap::SYS_ADMIN) {
         Ok(())
     } else {
         Err(Errno::EPERM)
@@ -61,9 +63,9 @@ fn may_mount(who: &Who) -> SysResult<()> {
 
 /// # Errors
 /// EINVAL for what is not in the caller's tree of mounts (another namespace, or unmounted lazily).
-fn in_tree(who: &Who, p: &Path) -> SysResult<()> {
-    let own = who.fs.root().mount.top();
-    if Arc::ptr_eq(&own, &p.mount.top()) {
+fn in_tree(p: &Path) -> SysResult<()> {
+    let own = ns::current().mnt.top();
+    if own.is_some_and(|t| Arc::ptr_eq(&t, &p.mount.top())) {
         Ok(())
     } else {
         Err(Errno::EINVAL)
@@ -90,11 +92,14 @@ fn sys_mount(c: &mut Ctx<'_>, a: Args) -> SysResult {
     if flags & (MS_NOATIME | MS_STRICTATIME) == 0 {
         keep |= u64::from(MS_RELATIME);
     }
-    let _change = mount::CHANGE.lock();
+    let _change = mount::change();
     if flags & MS_REMOUNT != 0 {
-        in_tree(&who, &at)?;
+        in_tree(&at)?;
         mount::of_root(&at)?;
         let whole = flags & MS_BIND == 0;
+        if whole && !who.creds.capable_in(&at.mount.sup.owner, cap::SYS_ADMIN) {
+            return Err(Errno::EPERM);
+        }
         if whole && let Some(t) = at.mount.root.inode().as_any().downcast_ref::<TmpInode>() {
             t.tmpfs().reconfigure(&data)?;
             if !data.is_empty() {
@@ -104,23 +109,27 @@ fn sys_mount(c: &mut Ctx<'_>, a: Args) -> SysResult {
         mount::remount(&at, keep, flags & ATIME == 0, whole)?;
     } else if flags & MS_BIND != 0 {
         let from = find_source(&who, &source)?;
-        in_tree(&who, &at)?;
-        in_tree(&who, &from)?;
+        in_tree(&at)?;
+        // A namespace is nowhere until it is bound somewhere.
+        match from.inode().as_any().downcast_ref::<ns::file::NsInode>() {
+            Some(n) => ns::current().mnt.may_hold(&n.0)?,
+            None => in_tree(&from)?,
+        }
         mount::bind(&from, &at, flags & MS_REC != 0)?;
     } else if flags & PROPAGATION != 0 {
-        change_propagation(&who, &at, flags)?;
+        change_propagation(&at, flags)?;
     } else if flags & MS_MOVE != 0 {
         let from = find_source(&who, &source)?;
-        in_tree(&who, &at)?;
-        in_tree(&who, &from)?;
+        in_tree(&at)?;
+        in_tree(&from)?;
         mount::relocate(from, &at)?;
     } else {
         if a.u64(2) == 0 {
             return Err(Errno::EINVAL);
         }
-        let root = new_root(&fstype, &source, &data, keep)?;
-        in_tree(&who, &at)?;
-        let new = Mount::new(root, &source, &fstype, &data, keep);
+        let root = new_root(&who.creds, &fstype, &source, &data, keep)?;
+        in_tree(&at)?;
+        let new = Mount::owned(root, &source, &fstype, &data, keep, who.creds.user.clone());
         let read_only = flags & MS_RDONLY != 0;
         new.sup.read_only.store(read_only, Ordering::Relaxed);
         mount::graft(&new, &at)?;
@@ -136,7 +145,7 @@ fn find_source(who: &Who, source: &[u8]) -> SysResult<Path> {
     find(who, source, true)
 }
 
-fn change_propagation(who: &Who, at: &Path, flags: u32) -> SysResult<()> {
+fn change_propagation(at: &Path, flags: u32) -> SysResult<()> {
     let kind = match flags & !(MS_REC | MS_SILENT) {
         MS_SHARED => Propagation::Shared,
         MS_SLAVE => Propagation::Slave,
@@ -145,7 +154,7 @@ fn change_propagation(who: &Who, at: &Path, flags: u32) -> SysResult<()> {
         _ => return Err(Errno::EINVAL),
     };
     let m = mount::of_root(at)?;
-    in_tree(who, at)?;
+    in_tree(at)?;
     let all = if flags & MS_REC != 0 {
         mount::subtree(&m)
     } else {
@@ -157,7 +166,7 @@ fn change_propagation(who: &Who, at: &Path, flags: u32) -> SysResult<()> {
     Ok(())
 }
 
-fn new_root(fstype: &[u8], source: &[u8], data: &[u8], flags: u64) -> SysResult<Arc<Dentry>> {
+fn new_root(creds: &Creds, fstype: &[u8], source: &[u8], data: &[u8], flags: u64) -> SysResult<Arc<Dentry>> {
     let kind = match fstype {
         b"tmpfs" | b"ramfs" => MountKind::Tmpfs,
         b"proc" => MountKind::Proc,
@@ -167,13 +176,43 @@ fn new_root(fstype: &[u8], source: &[u8], data: &[u8], flags: u64) -> SysResult<
         b"cgroup2" => MountKind::Cgroup,
         _ => return Err(Errno::ENODEV),
     };
+    let set = ns::current();
+    // Whose namespace a file system shows must allow it. There is one pid and one net namespace, the container's.
+    let owner = match kind {
+        MountKind::Proc | MountKind::Sysfs => None,
+        MountKind::Mqueue => set.ipc.owner.clone(),
+        MountKind::Cgroup => set.cgroup.owner.clone(),
+        _ => creds.user.clone(),
+    };
+    if !creds.capable_in(&owner, cap::SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    if kind == MountKind::Tmpfs {
+        // The root directory belongs to who mounts it; numbers are those of its user namespace.
+        let mut o = tmpfs::Options::parse(data)?;
+        let says = |key: &[u8]| data.split(|b| *b == b',').any(|p| p.starts_with(key));
+        o.uid = match says(b"uid=") {
+            true => creds.kernel_uid(o.uid).ok_or(Errno::EINVAL)?,
+            false => creds.fsuid,
+        };
+        o.gid = match says(b"gid=") {
+            true => creds.kernel_gid(o.gid).ok_or(Errno::EINVAL)?,
+            false => creds.fsgid,
+        };
+        return Ok(Dentry::root(tmpfs::Tmpfs::create(&o).root()));
+    }
     let spec = Spec {
         kind,
         destination: Vec::new(),
         source: source.to_vec(),
         fstype: fstype.to_vec(),
         flags,
-        options: data.to_vec(),
+        // The terminals are the sandbox's: how new ones are made is not for others to say.
+        options: if creds.user.is_none() {
+            data.to_vec()
+        } else {
+            Vec::new()
+        },
         handle: HandleId::NONE,
         name: Vec::new(),
     };
@@ -195,9 +234,9 @@ fn sys_umount2(c: &mut Ctx<'_>, path: UserCStr, flags: u32) -> SysResult {
     // What is mounted on the working directory or the root counts too.
     let at = mount::descend(find(&who, &path, flags & NOFOLLOW == 0)?);
     may_mount(&who)?;
-    let _change = mount::CHANGE.lock();
+    let _change = mount::change();
     mount::of_root(&at)?;
-    in_tree(&who, &at)?;
+    in_tree(&at)?;
     if flags & EXPIRE != 0 {
         mount::expire(at)?;
     } else {
@@ -224,11 +263,15 @@ fn sys_pivot_root(c: &mut Ctx<'_>, new_root: UserCStr, put_old: UserCStr) -> Sys
         Flags::FOLLOW | Flags::DIRECTORY,
     )?;
     let old_root = who.fs.root();
-    let _change = mount::CHANGE.lock();
+    let _change = mount::change();
     for p in [&new_root, &put_old] {
-        in_tree(&who, p)?;
+        in_tree(p)?;
     }
     mount::pivot(&old_root, &new_root, &put_old)?;
+    let mnt = ns::current().mnt.clone();
+    if mnt.top().is_some_and(|t| Arc::ptr_eq(&t, &old_root.mount)) {
+        mnt.set_top(new_root.mount.clone());
+    }
     // Every process whose root or working directory was the old root moves along.
     for p in crate::task::table::processes() {
         let tasks = p.tasks.lock().clone();

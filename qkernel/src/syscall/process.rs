@@ -6,6 +6,7 @@ use crate::fs;
 use crate::fs::fdtable::Fd;
 use crate::rows;
 use crate::task::clone::{CloneArgs, flag};
+use crate::task::inspect::Seeker;
 use crate::task::process::Usage;
 use crate::task::task::work;
 use crate::task::wait::{Change, Who, option};
@@ -262,6 +263,7 @@ fn sys_waitid(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
             b[0..4].copy_from_slice(&crate::signal::signo::SIGCHLD.to_le_bytes());
             b[8..12].copy_from_slice(&code.to_le_bytes());
             b[16..20].copy_from_slice(&pid.to_le_bytes());
+            let uid = crate::ns::shown_owner(uid, 0).0;
             b[20..24].copy_from_slice(&uid.to_le_bytes());
             b[24..28].copy_from_slice(&value.to_le_bytes());
         }
@@ -397,13 +399,14 @@ fn sys_pidfd_getfd(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
 
 /// The rule of `ptrace(2)` for looking into another task (PTRACE_MODE_READ_REALCREDS).
 pub fn may_inspect(ctx: &Ctx<'_>, target: &crate::task::Task) -> bool {
-    let (me, it) = (ctx.task.creds(), target.creds());
-    let same = [it.uid, it.euid, it.suid].iter().all(|u| *u == me.uid)
-        && [it.gid, it.egid, it.sgid].iter().all(|g| *g == me.gid);
-    let dumpable = target.process.dumpable.load(Ordering::Relaxed) == 1;
-    Arc::ptr_eq(&ctx.task.process, &target.process)
-        || same && dumpable
-        || me.capable(crate::task::creds::cap::SYS_PTRACE)
+    let me = ctx.task.creds();
+    let seeker = Seeker {
+        creds: &me,
+        uid: me.uid,
+        gid: me.gid,
+        caps: me.caps.permitted,
+    };
+    Arc::ptr_eq(&ctx.task.process, &target.process) || seeker.may_inspect(target)
 }
 
 fn sys_set_tid_address(ctx: &mut Ctx<'_>, addr: u64) -> SysResult {
@@ -469,8 +472,8 @@ fn sys_kcmp(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
 rows! {
     exit: Full, |c, a| sys_exit(c, a.i32(0));
     exit_group: Full, |c, a| sys_exit_group(c, a.i32(0));
-    clone: Partial("no new namespaces"), sys_clone;
-    clone3: Partial("no new namespaces, no set_tid, no CLONE_INTO_CGROUP"), sys_clone3;
+    clone: Partial("new mount, user, uts, ipc and cgroup namespaces; pid and net are EINVAL"), sys_clone;
+    clone3: Partial("new mount, user, uts, ipc and cgroup namespaces; pid, net and time are EINVAL; no set_tid, no CLONE_INTO_CGROUP"), sys_clone3;
     fork: Full, |c, _| sys_fork(c, 0);
     vfork: Full, |c, _| sys_fork(c, flag::VM | flag::VFORK);
     execve: Full, sys_execve;
@@ -489,12 +492,6 @@ rows! {
     pidfd_getfd: Full, sys_pidfd_getfd;
     set_tid_address: Full, |c, a| sys_set_tid_address(c, a.u64(0));
     getrusage: Partial("times only"), sys_getrusage;
-    unshare: Partial("no new namespaces (EPERM)"), |_, a| {
-        // Unsharing what is not shared is no change.
-        const HARMLESS: u64 = flag::FILES | flag::FS | 0x4_0000;
-        if a.u64(0) & !HARMLESS == 0 { Ok(0) } else { Err(Errno::EPERM) }
-    };
-    setns: Refused(Errno::EPERM, "no namespaces inside the sandbox yet");
     kcmp: Partial("no KCMP_EPOLL_TFD"), sys_kcmp;
     process_mrelease: Refused(Errno::ENOSYS, "not offered");
     acct: Refused(Errno::ENOSYS, "no accounting");

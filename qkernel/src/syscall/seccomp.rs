@@ -33,7 +33,7 @@ fn set_filter(ctx: &Ctx<'_>, flags: u32, addr: u64) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let creds = ctx.task.creds();
-    if !creds.no_new_privs && !creds.capable(cap::SYS_ADMIN) {
+    if !creds.no_new_privs && !creds.has(cap::SYS_ADMIN) {
         return Err(Errno::EACCES);
     }
     let filter = read_filter(addr, flags & LOG != 0)?;

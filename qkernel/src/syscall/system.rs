@@ -16,7 +16,7 @@ use qlib::Errno;
 
 fn sys_uname(_ctx: &mut Ctx<'_>, addr: u64) -> SysResult {
     const FIELD: usize = 65;
-    let (host, domain) = kernel::uts();
+    let (host, domain) = crate::ns::current().uts.names();
     let fields: [&[u8]; 6] = [
         b"Linux",
         &host,
@@ -35,14 +35,15 @@ fn sys_uname(_ctx: &mut Ctx<'_>, addr: u64) -> SysResult {
 }
 
 fn sys_sethostname(ctx: &mut Ctx<'_>, a: Args, domain: bool) -> SysResult {
-    if !ctx.task.creds().capable(cap::SYS_ADMIN) {
+    let uts = ctx.task.namespaces().uts.clone();
+    if !ctx.task.creds().capable_in(&uts.owner, cap::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     if a.u64(1) > 64 {
         return Err(Errno::EINVAL);
     }
     let name = a.slice(0)?.to_vec(64)?;
-    kernel::set_uts(domain, &name);
+    uts.set(domain, &name);
     Ok(0)
 }
 
@@ -109,7 +110,7 @@ fn sys_prlimit64(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
         let (me, it) = (ctx.task.creds(), target.creds());
         let same = [it.uid, it.euid, it.suid].iter().all(|u| *u == me.uid)
             && [it.gid, it.egid, it.sgid].iter().all(|g| *g == me.gid);
-        if !same && !me.capable(cap::SYS_RESOURCE) {
+        if !same && !me.capable_in(&it.user, cap::SYS_RESOURCE) {
             return Err(Errno::EPERM);
         }
     }
@@ -155,7 +156,7 @@ fn sys_sched_setaffinity(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     copy_in(&mut mask, a.u64(2))?;
     let task = task_of(ctx, a.i32(0))?;
     let (me, it) = (ctx.task.creds(), task.creds());
-    if me.euid != it.euid && me.euid != it.uid && !me.capable(cap::SYS_NICE) {
+    if me.euid != it.euid && me.euid != it.uid && !me.capable_in(&it.user, cap::SYS_NICE) {
         return Err(Errno::EPERM);
     }
     let cpus = CpuSet::from_bytes(&mask).ok_or(Errno::EINVAL)?;
@@ -237,7 +238,12 @@ fn priority_targets(ctx: &Ctx<'_>, which: i32, who: u32) -> SysResult<alloc::vec
             table::group(g).into_iter().flat_map(tasks_of).collect()
         }
         2 => {
-            let uid = if who == 0 { ctx.task.creds().uid } else { who };
+            let creds = ctx.task.creds();
+            let uid = if who == 0 {
+                creds.uid
+            } else {
+                creds.kernel_uid(who).ok_or(Errno::ESRCH)?
+            };
             table::processes()
                 .into_iter()
                 .flat_map(tasks_of)
@@ -270,7 +276,7 @@ fn sys_setpriority(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     let me = ctx.task.creds();
     for t in tasks {
         let it = t.creds();
-        if me.euid != it.euid && me.euid != it.uid && !me.capable(cap::SYS_NICE) {
+        if me.euid != it.euid && me.euid != it.uid && !me.capable_in(&it.user, cap::SYS_NICE) {
             return Err(Errno::EPERM);
         }
         let value = (nice + 20) as u32;

@@ -2,9 +2,9 @@
 
 use super::poll::timespec_ns;
 use super::{Args, Ctx, Support::*, SysResult};
-use crate::ipc::msgqueue::{self, MsgQueue, QUEUES};
-use crate::ipc::semaphore::{self, Actor, Op, SETS, SemSet};
-use crate::ipc::shm::{self, SEGMENTS, Segment};
+use crate::ipc::msgqueue::{self, MsgQueue};
+use crate::ipc::semaphore::{self, Actor, Op, SemSet};
+use crate::ipc::shm::{self, Segment};
 use crate::ipc::sysv::{self, IPC_64, Perm, now_s};
 use crate::mm::ops::{Backing, MapRequest, Place};
 use crate::mm::vma::Label;
@@ -19,7 +19,7 @@ use qlib::{Errno, PAGE_SIZE};
 rows! {
     shmget: Partial("no huge pages"), |c, a| sys_shmget(c, a);
     shmat: Full, |c, a| sys_shmat(c, a);
-    shmdt: Full, |c, a| sys_shmdt(c, a);
+    shmdt: Partial("segments of an IPC namespace that was left are EINVAL; munmap takes them away"), |c, a| sys_shmdt(c, a);
     shmctl: Partial("SHM_LOCK only marks; a split attachment counts more than once"), |c, a| sys_shmctl(c, a);
     semget: Full, |c, a| sys_semget(c, a);
     semop: Full, |c, a| semtimedop(c, a, 0);
@@ -87,7 +87,7 @@ fn sys_shmget(c: &mut Ctx<'_>, a: Args) -> SysResult {
     let creds = c.task.creds();
     let pid = c.task.process.pid;
     shm::sweep();
-    let id = SEGMENTS.get(
+    let id = c.task.namespaces().ipc.segments.get(
         key,
         flags,
         |s| {
@@ -109,7 +109,7 @@ fn sys_shmget(c: &mut Ctx<'_>, a: Args) -> SysResult {
 fn sys_shmat(c: &mut Ctx<'_>, a: Args) -> SysResult {
     const RLIMIT_AS: usize = 9;
     let (addr, flags) = (a.u64(1), a.u32(2));
-    let segment = SEGMENTS.find(a.i32(0))?;
+    let segment = c.task.namespaces().ipc.segments.find(a.i32(0))?;
     let place = match addr {
         0 if flags & SHM_REMAP != 0 => return Err(Errno::EINVAL),
         0 => Place::Hint(0),
@@ -171,7 +171,7 @@ fn sys_shmdt(c: &mut Ctx<'_>, a: Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let mm = c.task.mm().ok_or(Errno::EINVAL)?;
-    let segments = SEGMENTS.list();
+    let segments = c.task.namespaces().ipc.segments.list();
     let (segment, parts) = {
         let vmas = mm.vmas.lock();
         let first = vmas.iter().find_map(|v| {
@@ -226,20 +226,24 @@ fn sys_shmctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
         sysv::INFO => {
             let max = u64::MAX - (1 << 24);
             write(buf, &longs(&[max, 1, 4096, 4096, max, 0, 0, 0, 0]))?;
-            Ok(SEGMENTS.usage().1 as u64)
+            Ok(c.task.namespaces().ipc.segments.usage().1 as u64)
         }
         cmd::SHM_INFO => {
-            let pages = SEGMENTS
+            let pages = c
+                .task
+                .namespaces()
+                .ipc
+                .segments
                 .list()
                 .iter()
                 .map(|(_, s)| s.size.div_ceil(PAGE_SIZE))
                 .sum::<u64>();
-            let (used, top) = SEGMENTS.usage();
+            let (used, top) = c.task.namespaces().ipc.segments.usage();
             write(buf, &longs(&[used as u64, pages, pages, 0, 0, 0]))?;
             Ok(top as u64)
         }
         cmd::SHM_STAT | cmd::SHM_STAT_ANY => {
-            let (id, s) = SEGMENTS.at_index(id)?;
+            let (id, s) = c.task.namespaces().ipc.segments.at_index(id)?;
             if command == cmd::SHM_STAT {
                 s.state.lock().perm.check(&creds, 4)?;
             }
@@ -247,27 +251,27 @@ fn sys_shmctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
             Ok(id as u64)
         }
         sysv::STAT => {
-            let s = SEGMENTS.find(id)?;
+            let s = c.task.namespaces().ipc.segments.find(id)?;
             s.state.lock().perm.check(&creds, 4)?;
             write(buf, &segment_stat(&s)).map(|()| 0)
         }
         sysv::SET => {
             let b = read_perm(buf, 112)?;
-            let s = SEGMENTS.find(id)?;
+            let s = c.task.namespaces().ipc.segments.find(id)?;
             let mut st = s.state.lock();
             st.perm.check_owner(&creds)?;
-            st.perm.set(&b);
+            st.perm.set(&b, &creds)?;
             st.times.2 = now_s();
             Ok(0)
         }
         sysv::RMID => {
-            let s = SEGMENTS.find(id)?;
+            let s = c.task.namespaces().ipc.segments.find(id)?;
             s.state.lock().perm.check_owner(&creds)?;
             s.doom();
             Ok(0)
         }
         cmd::SHM_LOCK | cmd::SHM_UNLOCK => {
-            let s = SEGMENTS.find(id)?;
+            let s = c.task.namespaces().ipc.segments.find(id)?;
             let mut st = s.state.lock();
             if !creds.capable(cap::IPC_LOCK) {
                 st.perm.check_owner(&creds)?;
@@ -287,7 +291,7 @@ fn sys_semget(c: &mut Ctx<'_>, a: Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let creds = c.task.creds();
-    let id = SETS.get(
+    let id = c.task.namespaces().ipc.sets.get(
         key,
         flags,
         |s| {
@@ -330,7 +334,7 @@ fn semtimedop(c: &mut Ctx<'_>, a: Args, timeout: u64) -> SysResult {
         }
         None => None,
     };
-    let set = SETS.find(a.i32(0))?;
+    let set = c.task.namespaces().ipc.sets.find(a.i32(0))?;
     let perm = set.state.lock().perm;
     let changes = ops.iter().any(|o| o.by != 0);
     perm.check(&c.task.creds(), if changes { 2 } else { 4 })?;
@@ -359,7 +363,7 @@ fn sys_semctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
     let stat = |s: &SemSet| write(arg, &set_stat(s));
     match command {
         sysv::INFO | cmd::SEM_INFO => {
-            let sets = SETS.list();
+            let sets = c.task.namespaces().ipc.sets.list();
             let (mut used, mut sems) = (500, 500);
             if command == cmd::SEM_INFO {
                 used = sets.len() as i64;
@@ -381,10 +385,10 @@ fn sys_semctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
                     sems,
                 ]),
             )?;
-            return Ok(SETS.usage().1 as u64);
+            return Ok(c.task.namespaces().ipc.sets.usage().1 as u64);
         }
         cmd::SEM_STAT | cmd::SEM_STAT_ANY => {
-            let (id, s) = SETS.at_index(id)?;
+            let (id, s) = c.task.namespaces().ipc.sets.at_index(id)?;
             if command == cmd::SEM_STAT {
                 s.state.lock().perm.check(&creds, 4)?;
             }
@@ -393,7 +397,7 @@ fn sys_semctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
         }
         _ => {}
     }
-    let set = SETS.find(id)?;
+    let set = c.task.namespaces().ipc.sets.find(id)?;
     match command {
         sysv::STAT => {
             set.state.lock().perm.check(&creds, 4)?;
@@ -403,7 +407,7 @@ fn sys_semctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
             let b = read_perm(arg, 48)?;
             let mut s = set.state.lock();
             s.perm.check_owner(&creds)?;
-            s.perm.set(&b);
+            s.perm.set(&b, &creds)?;
             s.ctime = now_s();
             Ok(0)
         }
@@ -483,7 +487,7 @@ fn set_values(c: &Ctx<'_>, set: &SemSet, creds: &Creds, index: Option<usize>, va
 fn sys_msgget(c: &mut Ctx<'_>, a: Args) -> SysResult {
     let (key, flags) = (a.i32(0), a.u32(1));
     let creds = c.task.creds();
-    let id = QUEUES.get(
+    let id = c.task.namespaces().ipc.queues.get(
         key,
         flags,
         |q| q.state.lock().perm.check(&creds, wanted(flags)),
@@ -502,7 +506,7 @@ fn sys_msgsnd(c: &mut Ctx<'_>, a: Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let text = UserSlice::new(a.u64(1).wrapping_add(8), len)?.to_vec(msgqueue::MAX_MESSAGE)?;
-    let queue = QUEUES.find(a.i32(0))?;
+    let queue = c.task.namespaces().ipc.queues.find(a.i32(0))?;
     let perm = queue.state.lock().perm;
     perm.check(&c.task.creds(), 2)?;
     let wait = flags & sysv::NOWAIT == 0;
@@ -518,7 +522,7 @@ fn sys_msgrcv(c: &mut Ctx<'_>, a: Args) -> SysResult {
     if flags & msgqueue::COPY != 0 && (flags & msgqueue::EXCEPT != 0 || flags & sysv::NOWAIT == 0) {
         return Err(Errno::EINVAL);
     }
-    let queue = QUEUES.find(a.i32(0))?;
+    let queue = c.task.namespaces().ipc.queues.find(a.i32(0))?;
     let perm = queue.state.lock().perm;
     perm.check(&c.task.creds(), 4)?;
     let m = queue.receive(kind, room as usize, flags, c.task.process.pid)?;
@@ -548,7 +552,7 @@ fn sys_msgctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
     let creds = c.task.creds();
     match command {
         sysv::INFO | cmd::MSG_INFO => {
-            let queues = QUEUES.list();
+            let queues = c.task.namespaces().ipc.queues.list();
             let (mut pool, mut map, mut tql) = (16384 * 32 / 1024, 16384, 16384);
             if command == cmd::MSG_INFO {
                 pool = queues.len() as i64;
@@ -559,10 +563,10 @@ fn sys_msgctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
                 tql = queues.iter().map(|(_, q)| q.state.lock().bytes as i64).sum();
             }
             write(buf, &ints(&[pool, map, 8192, 16384, 32000, 16, tql, 0xffff]))?;
-            Ok(QUEUES.usage().1 as u64)
+            Ok(c.task.namespaces().ipc.queues.usage().1 as u64)
         }
         cmd::MSG_STAT | cmd::MSG_STAT_ANY => {
-            let (id, q) = QUEUES.at_index(id)?;
+            let (id, q) = c.task.namespaces().ipc.queues.at_index(id)?;
             if command == cmd::MSG_STAT {
                 q.state.lock().perm.check(&creds, 4)?;
             }
@@ -570,13 +574,13 @@ fn sys_msgctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
             Ok(id as u64)
         }
         sysv::STAT => {
-            let q = QUEUES.find(id)?;
+            let q = c.task.namespaces().ipc.queues.find(id)?;
             q.state.lock().perm.check(&creds, 4)?;
             write(buf, &queue_stat(&q)).map(|()| 0)
         }
         sysv::SET => {
             let b = read_perm(buf, 96)?;
-            let q = QUEUES.find(id)?;
+            let q = c.task.namespaces().ipc.queues.find(id)?;
             {
                 let mut s = q.state.lock();
                 s.perm.check_owner(&creds)?;
@@ -586,7 +590,7 @@ fn sys_msgctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
                 if max > msgqueue::MAX_BYTES && !creds.capable(cap::SYS_RESOURCE) {
                     return Err(Errno::EPERM);
                 }
-                s.perm.set(&b);
+                s.perm.set(&b, &creds)?;
                 s.max_bytes = max;
                 s.times.2 = now_s();
             }
@@ -594,7 +598,7 @@ fn sys_msgctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
             Ok(0)
         }
         sysv::RMID => {
-            let q = QUEUES.find(id)?;
+            let q = c.task.namespaces().ipc.queues.find(id)?;
             q.state.lock().perm.check_owner(&creds)?;
             q.remove();
             Ok(0)

@@ -3,6 +3,7 @@
 use crate::fs::fdtable::FdTable;
 use crate::fs::path::FsContext;
 use crate::mm::Mm;
+use crate::ns::{self, new};
 use crate::sched::wait::{WaitQueue, wait_killable};
 use crate::signal::{PendingSignals, SIG_IGN, SigAction, signo};
 use crate::syscall::Ctx;
@@ -38,8 +39,7 @@ pub mod flag {
     pub const CHILD_CLEARTID: u64 = 0x20_0000;
     pub const CHILD_SETTID: u64 = 0x100_0000;
     pub const CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-    /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWTIME.
-    pub const NAMESPACES: u64 = 0x0002_0000 | 0x7e00_0000 | 0x80;
+    pub const SYSVSEM: u64 = 0x4_0000;
 }
 
 /// What to clone.
@@ -86,6 +86,7 @@ pub fn make_task(thread: &Arc<Thread>, parts: Parts) -> Arc<Task> {
         creds: SpinLock::new(parts.creds),
         files: SpinLock::new(parts.files),
         fs: SpinLock::new(parts.fs),
+        namespaces: SpinLock::new(crate::ns::first().clone()),
         mm: SpinLock::new(parts.mm),
         signals: SpinLock::new(TaskSignals::default()),
         work: AtomicU32::new(0),
@@ -178,13 +179,12 @@ fn check(args: &CloneArgs) -> Result<(), Errno> {
         || f & (THREAD | SIGHAND) == THREAD
         || f & (CLEAR_SIGHAND | SIGHAND) == CLEAR_SIGHAND | SIGHAND
         || f & (THREAD | PIDFD) == THREAD | PIDFD
+        || f & FS != 0 && f & (new::NS | new::USER) != 0
+        || f & (SYSVSEM | new::IPC) == SYSVSEM | new::IPC
+        || f & THREAD != 0 && f & (new::USER | new::PID) != 0
         || args.exit_signal > signo::MAX;
     if bad {
         return Err(Errno::EINVAL);
-    }
-    if f & NAMESPACES != 0 {
-        // Namespaces of their own inside the sandbox are not there yet: as a kernel that forbids them.
-        return Err(Errno::EPERM);
     }
     Ok(())
 }
@@ -225,6 +225,12 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
     let f = args.flags;
     let parent = ctx.task;
     check_count(parent)?;
+    let fs = parent.fs();
+    let fs = if f & flag::FS != 0 { fs } else { fs.copy() };
+    let fresh = match f & new::ALL {
+        0 => None,
+        kinds => Some(ns::make(parent, &fs, kinds)?),
+    };
     let tid = table::allocate_id()?;
     let thread = hal::thread::new_thread("task");
     let process = if f & flag::THREAD != 0 {
@@ -233,7 +239,6 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
         new_process(parent, tid, args)
     };
     let files = parent.files();
-    let fs = parent.fs();
     let mm = parent.mm().ok_or(Errno::ESRCH)?;
     let task = make_task(
         &thread,
@@ -242,10 +247,17 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
             process: process.clone(),
             creds: parent.creds(),
             files: if f & flag::FILES != 0 { files } else { files.copy() },
-            fs: if f & flag::FS != 0 { fs } else { fs.copy() },
+            fs,
             mm: (f & flag::VM != 0).then(|| mm.clone()),
         },
     );
+    task.set_namespaces(parent.namespaces());
+    if let Some(fresh) = fresh {
+        task.set_namespaces(fresh.set);
+        if let Some(c) = fresh.creds {
+            *task.creds.lock() = c;
+        }
+    }
     inherit(parent, &task, args);
     let mut regs = *ctx.regs;
     prepare_registers(&mut regs, args);

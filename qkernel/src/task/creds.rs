@@ -1,5 +1,6 @@
 //! Credentials. Source: `credentials(7)`, `capabilities(7)`.
 
+use crate::ns::user::{self, Kind, UserRef};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use qlib::control::Capabilities;
@@ -39,6 +40,8 @@ pub mod cap {
 #[derive(Clone, Debug, Default)]
 #[allow(missing_docs)]
 pub struct Creds {
+    /// The user namespace; `None` is the first one. All numbers here are the first namespace's.
+    pub user: UserRef,
     pub uid: u32,
     pub euid: u32,
     pub suid: u32,
@@ -55,9 +58,44 @@ pub struct Creds {
 }
 
 impl Creds {
-    /// Whether the effective set holds capability `c` of [`cap`].
-    pub fn capable(&self, c: u32) -> bool {
+    /// Whether the effective set holds capability `c` of [`cap`]: it counts over what belongs to the own user namespace.
+    pub fn has(&self, c: u32) -> bool {
         self.caps.effective & (1 << c) != 0
+    }
+    /// Whether capability `c` counts over what belongs to the container as a whole.
+    pub fn capable(&self, c: u32) -> bool {
+        self.user.is_none() && self.has(c)
+    }
+    /// Whether capability `c` counts over what belongs to `target`.
+    pub fn capable_in(&self, target: &UserRef, c: u32) -> bool {
+        match (target, &self.user) {
+            (None, None) => self.has(c),
+            _ => user::capable_in(self, target, c),
+        }
+    }
+    /// Whether capability `c` counts over a file of `uid` and `gid`: they must have numbers in the own user namespace.
+    pub fn capable_over(&self, uid: u32, gid: u32, c: u32) -> bool {
+        self.has(c) && user::mapped(&self.user, Kind::Uid, uid) && user::mapped(&self.user, Kind::Gid, gid)
+    }
+    /// The user that is 0 in the own user namespace.
+    pub fn root(&self) -> Option<u32> {
+        user::to_kernel(&self.user, Kind::Uid, 0)
+    }
+    /// The number an app of this user namespace knows user `uid` by.
+    pub fn shown_uid(&self, uid: u32) -> u32 {
+        user::shown(&self.user, Kind::Uid, uid)
+    }
+    /// The number an app of this user namespace knows group `gid` by.
+    pub fn shown_gid(&self, gid: u32) -> u32 {
+        user::shown(&self.user, Kind::Gid, gid)
+    }
+    /// The user an app of this user namespace calls `uid`.
+    pub fn kernel_uid(&self, uid: u32) -> Option<u32> {
+        user::to_kernel(&self.user, Kind::Uid, uid)
+    }
+    /// The group an app of this user namespace calls `gid`.
+    pub fn kernel_gid(&self, gid: u32) -> Option<u32> {
+        user::to_kernel(&self.user, Kind::Gid, gid)
     }
     /// Whether `gid` is the fs group or a supplementary one.
     pub fn in_group(&self, gid: u32) -> bool {
@@ -80,9 +118,9 @@ impl Creds {
             return true;
         }
         let dir = mode & 0o170000 == 0o040000;
-        if self.capable(cap::DAC_OVERRIDE) && (mask & 1 == 0 || dir || mode & 0o111 != 0) {
+        if self.capable_over(uid, gid, cap::DAC_OVERRIDE) && (mask & 1 == 0 || dir || mode & 0o111 != 0) {
             return true;
         }
-        self.capable(cap::DAC_READ_SEARCH) && (mask == 4 || dir && mask & 2 == 0)
+        self.capable_over(uid, gid, cap::DAC_READ_SEARCH) && (mask == 4 || dir && mask & 2 == 0)
     }
 }

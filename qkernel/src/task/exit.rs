@@ -33,6 +33,8 @@ pub fn finish(task: &Arc<Task>) {
     }
     drop(files);
     *task.files.lock() = fdtable::FdTable::new();
+    let namespaces = task.namespaces();
+    task.set_namespaces(crate::ns::first().clone());
     task.exited.store(true, Ordering::SeqCst);
     task.state.store(u32::from(b'X'), Ordering::Relaxed);
     *p.last.lock() = Some((task.name(), task.creds()));
@@ -54,7 +56,7 @@ pub fn finish(task: &Arc<Task>) {
     crate::trace::tracer::task_ended(task, last);
     p.signal_wait.wake_all();
     if last {
-        crate::ipc::semaphore::exit_process(&p);
+        crate::ipc::semaphore::exit_process(&p, &namespaces.ipc);
         if p.exit_status.load(Ordering::SeqCst) == -1 {
             p.exit_status
                 .store(task.exit_status.load(Ordering::Relaxed), Ordering::SeqCst);

@@ -4,6 +4,7 @@ pub mod clone;
 pub mod cpus;
 pub mod creds;
 pub mod exit;
+pub mod inspect;
 pub mod pidfd;
 pub mod process;
 pub mod table;

@@ -133,7 +133,7 @@ pub struct Process {
     /// Personality.
     pub personality: AtomicU32,
     /// SysV semaphore undo entries by (semaphore set, index).
-    pub sem_undo: SpinLock<BTreeMap<(u32, u32), i32>>,
+    pub sem_undo: SpinLock<BTreeMap<(u64, u32, u32), i32>>,
 }
 
 impl Process {

@@ -3,6 +3,7 @@
 use crate::fs::fdtable::FdTable;
 use crate::fs::path::FsContext;
 use crate::mm::Mm;
+use crate::ns::Namespaces;
 use crate::sched::wait::WaitQueue;
 use crate::signal::{PendingSignals, SigSet};
 use crate::task::cpus::CpuSet;
@@ -69,6 +70,8 @@ pub struct Task {
     pub files: SpinLock<Arc<FdTable>>,
     /// Root, cwd, umask; shared with CLONE_FS.
     pub fs: SpinLock<Arc<FsContext>>,
+    /// What it sees; the user namespace is in [`Task::creds`].
+    pub namespaces: SpinLock<Arc<Namespaces>>,
     /// Memory; `None` once it exits.
     pub mm: SpinLock<Option<Arc<Mm>>>,
     /// Signal state. Lock order: after the process's signal lock.
@@ -190,6 +193,36 @@ impl Task {
     /// Root, cwd and umask.
     pub fn fs(&self) -> Arc<FsContext> {
         self.fs.lock().clone()
+    }
+    /// Its namespaces.
+    pub fn namespaces(&self) -> Arc<Namespaces> {
+        self.namespaces.lock().clone()
+    }
+    /// Enters other namespaces.
+    pub fn set_namespaces(&self, to: Arc<Namespaces>) {
+        let old = core::mem::replace(&mut *self.namespaces.lock(), to);
+        drop(old);
+    }
+    /// Whether another task has the same root and working directory.
+    pub fn shares_fs(&self) -> bool {
+        let own = self.fs();
+        let users = |p: Arc<Process>| {
+            let tasks = p.tasks.lock().clone();
+            tasks.iter().filter(|t| Arc::ptr_eq(&t.fs(), &own)).count()
+        };
+        crate::task::table::processes()
+            .into_iter()
+            .map(users)
+            .sum::<usize>()
+            > 1
+    }
+    /// Gives the task a root and working directory of its own.
+    pub fn unshare_fs(&self) {
+        if self.shares_fs() {
+            let own = self.fs().copy();
+            let old = core::mem::replace(&mut *self.fs.lock(), own);
+            drop(old);
+        }
     }
     /// The memory, unless the task has ended.
     pub fn mm(&self) -> Option<Arc<Mm>> {

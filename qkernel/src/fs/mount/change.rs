@@ -5,7 +5,9 @@ use super::{MOUNT_FLAGS, Mount, Share, TABLE, attach, children, descend, of_root
 use crate::fs::dcache;
 use crate::fs::inode::FileType;
 use crate::fs::path::Path;
+use crate::ns::file::NsInode;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use hal::uapi::general::{MS_NOATIME, MS_NODEV, MS_NODIRATIME, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_RELATIME};
 use qlib::Errno;
@@ -30,7 +32,23 @@ pub fn graft(tree: &Arc<Mount>, at: &Path) -> Result<(), Errno> {
     }
     attach(tree, &at)?;
     to_end(tree);
+    let domain = at.mount.domain.load(Ordering::Relaxed);
+    for m in subtree(tree) {
+        m.domain.store(domain, Ordering::Relaxed);
+    }
     spread(tree, &at)
+}
+
+/// The tree comes from a more privileged namespace: its mounts get no more rights, and what covers something stays.
+pub(super) fn lock_tree(all: &[Arc<Mount>]) {
+    let stay = u64::from(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC) | ATIME;
+    for (i, m) in all.iter().enumerate() {
+        let flags = m.flags.load(Ordering::Relaxed) & stay;
+        m.locked_flags.fetch_or(flags, Ordering::Relaxed);
+        if i > 0 {
+            m.locked.store(true, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Lists what is mounted below a tree that was built before it was mounted after its root.
@@ -197,9 +215,22 @@ pub fn bind(from: &Path, to: &Path, recursive: bool) -> Result<Arc<Mount>, Errno
 ///
 /// # Errors
 /// As [`attach`].
-pub fn copy_tree(top: &Arc<Mount>, less: bool) -> Result<impl Fn(&Path) -> Path + use<>, Errno> {
+pub fn copy_tree(top: &Arc<Mount>, domain: u64) -> Result<impl Fn(&Path) -> Path + use<>, Errno> {
+    let less = top.domain.load(Ordering::Relaxed) != domain;
     let share = |m: &Mount| {
         let s = *m.share.lock();
+        // A mount namespace bound in another that is bound in it would never go.
+        if m.root
+            .inode()
+            .as_any()
+            .downcast_ref::<NsInode>()
+            .is_some_and(NsInode::is_mounts)
+        {
+            return Share {
+                unbindable: true,
+                ..Share::default()
+            };
+        }
         if less && s.group != 0 {
             return Share {
                 group: 0,
@@ -214,16 +245,16 @@ pub fn copy_tree(top: &Arc<Mount>, less: bool) -> Result<impl Fn(&Path) -> Path 
         }
     };
     let pairs = copy_of(top, &top.root, true, &share)?;
-    for (i, (old, new)) in pairs.iter().enumerate() {
+    for (old, new) in &pairs {
         let unbindable = old.share.lock().unbindable;
         new.share.lock().unbindable = unbindable;
-        let locked = old.locked.load(Ordering::Relaxed) || less && i > 0;
+        let locked = old.locked.load(Ordering::Relaxed);
         new.locked.store(locked, Ordering::Relaxed);
-        if less {
-            let stay = u64::from(MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC) | ATIME;
-            let flags = new.flags.load(Ordering::Relaxed) & stay;
-            new.locked_flags.fetch_or(flags, Ordering::Relaxed);
-        }
+        new.domain.store(domain, Ordering::Relaxed);
+    }
+    if less {
+        let all: Vec<_> = pairs.iter().map(|(_, new)| new.clone()).collect();
+        lock_tree(&all);
     }
     TABLE.lock().order.push(pairs[0].1.clone());
     Ok(move |p: &Path| {
@@ -285,6 +316,13 @@ pub fn pivot(old_root: &Path, new_root: &Path, put_old: &Path) -> Result<(), Err
 pub fn drop_tree(top: &Arc<Mount>) {
     // The last mounted first: deep trees must not recurse.
     for m in subtree(top).into_iter().rev() {
+        let stays = m.locked.load(Ordering::Relaxed) && !Arc::ptr_eq(&m, top);
+        let at = m.at.lock().clone();
         remove(&m);
+        // Who still holds the mount below does not get to see what this one covers.
+        if stays && let Some(p) = at {
+            p.dentry.mounted.fetch_add(1, Ordering::AcqRel);
+            p.mount.covered.lock().push((p.dentry, m));
+        }
     }
 }

@@ -12,7 +12,9 @@ pub use share::{Propagation, Share, propagate_as};
 
 use crate::fs::inode::InodeRef;
 use crate::fs::path::{Dentry, Path};
-use crate::sched::wait::SleepLock;
+use crate::ns::FIRST_USER;
+use crate::ns::user::UserRef;
+use crate::sched::wait::{SleepGuard, SleepLock};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -40,6 +42,8 @@ pub const MOUNT_MAX: usize = 100_000;
 pub struct Super {
     /// No mount of it may be written.
     pub read_only: AtomicBool,
+    /// The user namespace it was made in: whose capabilities count over the file system as a whole.
+    pub owner: UserRef,
     /// Options as `/proc/mounts` shows them, besides the flags.
     pub options: SpinLock<Vec<u8>>,
 }
@@ -66,15 +70,45 @@ pub struct Mount {
     pub locked: AtomicBool,
     /// Flags that may not be cleared.
     pub locked_flags: AtomicU64,
+    /// Number of the user namespace whose mount namespace it is in.
+    domain: AtomicU64,
+    /// Mounts that stayed when both were unmounted, and where: what a more privileged namespace covered stays covered.
+    /// Lock order: before nothing.
+    covered: SpinLock<Vec<(Arc<Dentry>, Arc<Mount>)>>,
     /// MNT_EXPIRE was asked once since.
     expiring: AtomicBool,
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // One after the other: a deep tree must not recurse.
+        let mut all = core::mem::take(&mut *self.covered.lock());
+        while let Some((at, mount)) = all.pop() {
+            at.mounted.fetch_sub(1, Ordering::AcqRel);
+            if let Some(m) = Arc::into_inner(mount) {
+                all.append(&mut m.covered.lock());
+            }
+        }
+    }
 }
 
 impl Mount {
     /// A mount that is nowhere yet.
     pub fn new(root: Arc<Dentry>, source: &[u8], fstype: &[u8], options: &[u8], flags: u64) -> Arc<Self> {
+        Self::owned(root, source, fstype, options, flags, None)
+    }
+    /// A mount of a file system made in a user namespace, that is nowhere yet.
+    pub fn owned(
+        root: Arc<Dentry>,
+        source: &[u8],
+        fstype: &[u8],
+        options: &[u8],
+        flags: u64,
+        owner: UserRef,
+    ) -> Arc<Self> {
         let sup = Arc::new(Super {
             read_only: AtomicBool::new(false),
+            owner,
             options: SpinLock::new(options.to_vec()),
         });
         Self::over(root, sup, source, fstype, flags)
@@ -91,6 +125,8 @@ impl Mount {
             share: SpinLock::default(),
             locked: AtomicBool::new(false),
             locked_flags: AtomicU64::new(0),
+            domain: AtomicU64::new(FIRST_USER),
+            covered: SpinLock::default(),
             expiring: AtomicBool::new(false),
         })
     }
@@ -114,6 +150,14 @@ impl Mount {
     pub fn has(&self, ms: u32) -> bool {
         self.flags.load(Ordering::Relaxed) & u64::from(ms) != 0
     }
+    /// What stayed mounted on `d` when this was unmounted.
+    fn cover_of(&self, d: &Arc<Dentry>) -> Option<Arc<Mount>> {
+        let covered = self.covered.lock();
+        covered
+            .iter()
+            .find(|(at, _)| Arc::ptr_eq(at, d))
+            .map(|(_, m)| m.clone())
+    }
     /// The mount's root as a place.
     pub fn root_path(self: &Arc<Self>) -> Path {
         Path {
@@ -136,7 +180,34 @@ impl Mount {
 
 /// Held while the trees change in more than one step (the calls that mount and unmount). Lock order: before every lock of
 /// the file systems.
-pub static CHANGE: SleepLock<()> = SleepLock::new(());
+static CHANGE: SleepLock<()> = SleepLock::new(());
+/// Trees of mount namespaces that are gone, to be unmounted by who holds [`CHANGE`] next.
+static DOOMED: SpinLock<Vec<Arc<Mount>>> = SpinLock::new(Vec::new());
+
+/// [`CHANGE`] held.
+pub struct Change {
+    _held: SleepGuard<'static, ()>,
+}
+
+/// Takes [`CHANGE`].
+pub fn change() -> Change {
+    Change { _held: CHANGE.lock() }
+}
+
+impl Drop for Change {
+    fn drop(&mut self) {
+        loop {
+            let Some(t) = DOOMED.lock().pop() else { return };
+            drop_tree(&t);
+        }
+    }
+}
+
+/// Unmounts the tree of a mount namespace that is gone: now, or when who is changing mounts has done so.
+pub fn doom(top: Arc<Mount>) {
+    DOOMED.lock().push(top);
+    drop(CHANGE.try_lock().map(|held| Change { _held: held }));
+}
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(20);
 
@@ -172,10 +243,28 @@ pub fn descend(mut p: Path) -> Path {
                 let dentry = m.root.clone();
                 p = Path { mount: m, dentry };
             }
-            None => break,
+            None => match p.mount.cover_of(&p.dentry) {
+                Some(m) => p = m.root_path(),
+                None => break,
+            },
         }
     }
     p
+}
+
+/// Whether something is mounted on `d` in the caller's tree of mounts. What others mounted there is no reason to keep it.
+pub fn is_mount_point(d: &Arc<Dentry>) -> bool {
+    if d.mounted.load(Ordering::Acquire) == 0 {
+        return false;
+    }
+    let Some(top) = crate::ns::current().mnt.top() else {
+        return true;
+    };
+    let all = TABLE.lock().order.clone();
+    all.iter().any(|m| {
+        let at = m.at.lock().clone();
+        at.is_some_and(|p| Arc::ptr_eq(&p.dentry, d) && Arc::ptr_eq(&p.mount.top(), &top))
+    })
 }
 
 /// Mounts `mount` at `at`, over whatever is mounted there.

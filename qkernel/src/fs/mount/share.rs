@@ -216,6 +216,14 @@ pub(super) fn spread(tree: &Arc<Mount>, at: &Path) -> Result<(), Errno> {
         };
         attach(&copy, &place)?;
         super::change::to_end(&copy);
+        let domain = m.domain.load(Ordering::Relaxed);
+        let copied = super::subtree(&copy);
+        for c in &copied {
+            c.domain.store(domain, Ordering::Relaxed);
+        }
+        if domain != at.mount.domain.load(Ordering::Relaxed) {
+            super::change::lock_tree(&copied);
+        }
         if !as_peer && own != 0 {
             sources.push((own, copy));
         }

@@ -17,6 +17,7 @@ mod status;
 pub mod sysctl;
 mod sysctl_table;
 mod system;
+mod users;
 mod who;
 
 use crate::fs::inode::{FileType, InodeRef};

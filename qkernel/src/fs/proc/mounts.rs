@@ -12,18 +12,19 @@ use qlib::Errno;
 /// Characters that mounts escape.
 const ESCAPED: &[u8] = b" \t\n\\";
 
-/// A path as the links of `/proc` show it: from the caller's root.
+/// A path as the links of `/proc` show it: from the caller's root, or from the top of a tree the caller cannot reach.
 pub fn shown(path: &Path) -> Vec<u8> {
     let Some(me) = crate::task::current() else {
         return path.absolute();
     };
-    let root = me.fs().root.lock().clone();
-    let (text, below) = path.relative_to(&root);
-    if below {
-        text
-    } else {
-        [b"(unreachable)".as_slice(), &text].concat()
+    if let Some(n) = path.inode().as_any().downcast_ref::<crate::ns::file::NsInode>() {
+        // A namespace that is mounted nowhere.
+        if path.mount.parent().is_none() {
+            return crate::ns::file::text(&n.0);
+        }
     }
+    let root = me.fs().root.lock().clone();
+    path.relative_to(&root).0
 }
 
 fn mounts_of(who: &Who) -> Result<Vec<MountInfo>, Errno> {

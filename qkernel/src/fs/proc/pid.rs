@@ -1,11 +1,13 @@
 //! `/proc/PID` and `/proc/PID/task/TID`.
 
+use super::users::Which;
 use super::who::Who;
-use super::{limits, map_files, maps, mounts, net, pid_dirs, stat, status};
+use super::{limits, map_files, maps, mounts, net, pid_dirs, stat, status, users};
 use crate::fs::file::{File, MagicTarget};
 use crate::fs::inode::{FileType, InodeRef};
 use crate::fs::pseudo::{Dir, Entries, Entry, Magic, TextFile, parse_written};
 use crate::mm::{Mm, remote};
+use crate::ns::user as id;
 use crate::put;
 use crate::task::Process;
 use crate::task::creds::cap;
@@ -25,13 +27,15 @@ enum Kind {
     Secret(Show),
     /// A text that takes writes.
     Knob(Show, Store),
+    /// A map of users or groups, or what belongs to it.
+    Users(Which),
     /// A link to a place or an object.
     Link(Show, fn(&Who) -> Result<MagicTarget, Errno>),
     /// A directory.
     Dir(fn(&Who, u64) -> InodeRef),
 }
 
-use Kind::{Knob, Link, Secret, Text};
+use Kind::{Knob, Link, Secret, Text, Users};
 
 /// Name, permission bits, kind, and whether only the process's directory has it (not a thread's).
 const ENTRIES: &[(&str, u32, Kind, bool)] = &[
@@ -48,7 +52,7 @@ const ENTRIES: &[(&str, u32, Kind, bool)] = &[
     ("exe", 0o777, Link(exe_text, exe), false),
     ("fd", 0o500, Kind::Dir(pid_dirs::fd), false),
     ("fdinfo", 0o500, Kind::Dir(pid_dirs::fdinfo), false),
-    ("gid_map", 0o644, Text(id_map), false),
+    ("gid_map", 0o644, Users(Which::Map(id::Kind::Gid)), false),
     ("io", 0o400, Secret(io), false),
     ("limits", 0o444, Text(limits::show), false),
     ("loginuid", 0o644, Text(|_| Ok(b"4294967295".to_vec())), false),
@@ -69,12 +73,12 @@ const ENTRIES: &[(&str, u32, Kind, bool)] = &[
     ),
     ("pagemap", 0o400, Secret(refused), false),
     ("personality", 0o400, Secret(personality), false),
-    ("projid_map", 0o644, Text(id_map), false),
+    ("projid_map", 0o644, Text(users::projid_map), false),
     ("root", 0o777, Link(root_text, root), false),
     ("sched", 0o644, Text(sched), false),
     ("schedstat", 0o444, Text(schedstat), false),
     ("sessionid", 0o444, Text(|_| Ok(b"4294967295".to_vec())), false),
-    ("setgroups", 0o644, Text(|_| Ok(b"allow\n".to_vec())), false),
+    ("setgroups", 0o644, Users(Which::Setgroups), false),
     ("smaps", 0o444, Secret(maps::smaps), false),
     ("smaps_rollup", 0o444, Secret(maps::rollup), false),
     ("stack", 0o400, Secret(empty), false),
@@ -84,7 +88,7 @@ const ENTRIES: &[(&str, u32, Kind, bool)] = &[
     ("syscall", 0o400, Secret(|_| Ok(b"running\n".to_vec())), false),
     ("task", 0o555, Kind::Dir(pid_dirs::task), true),
     ("timerslack_ns", 0o666, Text(timerslack), true),
-    ("uid_map", 0o644, Text(id_map), false),
+    ("uid_map", 0o644, Users(Which::Map(id::Kind::Uid)), false),
     ("wchan", 0o444, Text(|_| Ok(b"0".to_vec())), false),
 ];
 
@@ -148,6 +152,7 @@ fn make(who: &Who, k: u64, entry: &'static (&str, u32, Kind, bool)) -> InodeRef 
             let v = who.clone();
             TextFile::writable(who.meta(k, entry.1), move || show(&w), move |b| store(&v, b))
         }
+        Users(which) => users::file(who, who.meta(k, entry.1), *which),
         Link(text, jump) => {
             let v = who.clone();
             let text = move || {
@@ -289,10 +294,6 @@ fn exe(who: &Who) -> Result<MagicTarget, Errno> {
 fn exe_text(who: &Who) -> Result<Vec<u8>, Errno> {
     let exe = who.get()?.exe.lock().clone();
     exe.map(|p| mounts::shown(&p)).ok_or(Errno::ENOENT)
-}
-
-fn id_map(_: &Who) -> Result<Vec<u8>, Errno> {
-    Ok(b"         0          0 4294967295\n".to_vec())
 }
 
 fn io(who: &Who) -> Result<Vec<u8>, Errno> {

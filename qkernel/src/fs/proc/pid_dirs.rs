@@ -2,14 +2,14 @@
 
 use super::who::Who;
 use crate::fs::fdtable::Fd;
-use crate::fs::file::{File, FileOps, MagicTarget};
-use crate::fs::inode::{FileType, InodeRef, Stat};
-use crate::fs::pseudo::{Dir, Entries, Entry, Magic, Meta, TextFile, parse_name};
+use crate::fs::file::{File, MagicTarget};
+use crate::fs::inode::{FileType, InodeRef};
+use crate::fs::pseudo::{Dir, Entries, Entry, Magic, TextFile, parse_name};
+use crate::ns::{self, new};
 use crate::put;
 use crate::task::table;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::any::Any;
 use hal::uapi::general as g;
 use qlib::Errno;
 
@@ -155,18 +155,18 @@ impl Entries for TaskDir {
     }
 }
 
-/// Name in `ns`, type in the text, and inode number (Linux's initial namespaces have these).
-const NAMESPACES: &[(&str, &str, u64)] = &[
-    ("cgroup", "cgroup", 4_026_531_835),
-    ("ipc", "ipc", 4_026_531_839),
-    ("mnt", "mnt", 4_026_531_841),
-    ("net", "net", 4_026_531_840),
-    ("pid", "pid", 4_026_531_836),
-    ("pid_for_children", "pid", 4_026_531_836),
-    ("time", "time", 4_026_531_834),
-    ("time_for_children", "time", 4_026_531_834),
-    ("user", "user", 4_026_531_837),
-    ("uts", "uts", 4_026_531_838),
+/// Names in `ns`, and the flag of the kind.
+const NAMESPACES: &[(&str, u64)] = &[
+    ("cgroup", new::CGROUP),
+    ("ipc", new::IPC),
+    ("mnt", new::NS),
+    ("net", new::NET),
+    ("pid", new::PID),
+    ("pid_for_children", new::PID),
+    ("time", new::TIME),
+    ("time_for_children", new::TIME),
+    ("user", new::USER),
+    ("uts", new::UTS),
 ];
 
 /// `ns`.
@@ -176,58 +176,32 @@ pub fn ns(who: &Who, k: u64) -> InodeRef {
 
 struct NsDir(Who);
 
+/// A process's namespace of the kind.
+fn namespace(who: &Who, flag: u64) -> Result<ns::Any, Errno> {
+    who.inspect()?;
+    let task = who.live().map_err(|_| Errno::ENOENT)?;
+    ns::Any::of(&task, flag).into_iter().next().ok_or(Errno::ENOENT)
+}
+
 impl Entries for NsDir {
     fn lookup(&self, name: &[u8]) -> Result<InodeRef, Errno> {
-        let (i, (_, kind, ino)) = NAMESPACES
+        let (i, (_, flag)) = NAMESPACES
             .iter()
             .enumerate()
-            .find(|(_, (n, _, _))| n.as_bytes() == name)
+            .find(|(_, (n, _))| n.as_bytes() == name)
             .ok_or(Errno::ENOENT)?;
-        let (kind, ino) = (*kind, *ino);
         let (a, b) = (self.0.clone(), self.0.clone());
         Ok(Magic::new(
             self.0.meta(NS + i as u64, 0o777),
-            move || {
-                a.inspect()?;
-                Ok(alloc::format!("{kind}:[{ino}]").into_bytes())
-            },
-            move || {
-                b.inspect()?;
-                let file = File::new(Arc::new(NsOps { kind, ino }), None, g::O_RDONLY);
-                Ok(MagicTarget::File(file))
-            },
+            move || Ok(ns::file::text(&namespace(&a, *flag)?)),
+            move || Ok(MagicTarget::Path(ns::file::place(namespace(&b, *flag)?))),
         ))
     }
     fn list(&self) -> Result<Vec<Entry>, Errno> {
-        let entry = |(i, (n, _, _)): (usize, &(&'static str, &'static str, u64))| {
+        let entry = |(i, (n, _)): (usize, &(&'static str, u64))| {
             Entry::new(n.as_bytes(), self.0.ino(NS + i as u64), FileType::Symlink)
         };
         Ok(NAMESPACES.iter().enumerate().map(entry).collect())
-    }
-}
-
-/// An open namespace: only its identity is there.
-struct NsOps {
-    kind: &'static str,
-    ino: u64,
-}
-
-impl FileOps for NsOps {
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-    fn stat(&self, _file: &File) -> Result<Stat, Errno> {
-        let meta = Meta {
-            dev: 4,
-            ino: self.ino,
-            perm: 0o444,
-            uid: 0,
-            gid: 0,
-        };
-        Ok(meta.stat(FileType::Regular))
-    }
-    fn describe(&self) -> Vec<u8> {
-        alloc::format!("{}:[{}]", self.kind, self.ino).into_bytes()
     }
 }
 

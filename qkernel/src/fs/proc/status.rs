@@ -83,6 +83,8 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
         let f = p.family.lock();
         f.parent.as_ref().and_then(|w| w.upgrade()).map_or(0, |q| q.pid)
     };
+    let uid = |n: u32| crate::ns::shown_owner(n, 0).0;
+    let gid = |n: u32| crate::ns::shown_owner(0, n).1;
     let mut t = Text::new();
     put!(t, "Name:\t");
     t.escaped(&name(who)?, b"\n\\");
@@ -101,18 +103,18 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
     put!(
         t,
         "Uid:\t{}\t{}\t{}\t{}\n",
-        creds.uid,
-        creds.euid,
-        creds.suid,
-        creds.fsuid
+        uid(creds.uid),
+        uid(creds.euid),
+        uid(creds.suid),
+        uid(creds.fsuid)
     );
     put!(
         t,
         "Gid:\t{}\t{}\t{}\t{}\n",
-        creds.gid,
-        creds.egid,
-        creds.sgid,
-        creds.fsgid
+        gid(creds.gid),
+        gid(creds.egid),
+        gid(creds.sgid),
+        gid(creds.fsgid)
     );
     let slots = task
         .as_ref()
@@ -123,7 +125,7 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
         (slots as u32).next_power_of_two().max(64)
     );
     for g in creds.groups.iter() {
-        put!(t, "{g} ");
+        put!(t, "{} ", gid(*g));
     }
     let (pgid, sid) = {
         let f = p.family.lock();

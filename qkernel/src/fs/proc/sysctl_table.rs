@@ -31,11 +31,11 @@ const fn s(path: &'static str, class: Class) -> Setting {
 }
 
 fn hostname() -> String {
-    String::from_utf8_lossy(&kernel::uts().0).into_owned()
+    String::from_utf8_lossy(&crate::ns::current().uts.names().0).into_owned()
 }
 
 fn domainname() -> String {
-    let name = kernel::uts().1;
+    let name = crate::ns::current().uts.names().1;
     if name.is_empty() {
         String::from("(none)")
     } else {
@@ -55,7 +55,7 @@ fn uts_name(domain: bool, name: &str) -> Result<(), Errno> {
     if name.len() > 64 {
         return Err(Errno::EINVAL);
     }
-    kernel::set_uts(domain, name.as_bytes());
+    crate::ns::current().uts.set(domain, name.as_bytes());
     Ok(())
 }
 

@@ -2,7 +2,8 @@
 
 use crate::fs::pseudo::Meta;
 use crate::mm::Mm;
-use crate::task::creds::{Creds, cap};
+use crate::task::creds::Creds;
+use crate::task::inspect::Seeker;
 use crate::task::process::StopState;
 use crate::task::{Process, Task, table};
 use alloc::sync::{Arc, Weak};
@@ -134,11 +135,14 @@ impl Who {
         if Arc::ptr_eq(&me.process, &p) {
             return Ok(());
         }
-        let (mine, its) = (me.creds(), self.live()?.creds());
-        let same = [its.uid, its.euid, its.suid].iter().all(|u| *u == mine.fsuid)
-            && [its.gid, its.egid, its.sgid].iter().all(|g| *g == mine.fsgid);
-        let dumpable = p.dumpable.load(Ordering::Relaxed) == 1;
-        if same && dumpable || mine.capable(cap::SYS_PTRACE) {
+        let mine = me.creds();
+        let seeker = Seeker {
+            creds: &mine,
+            uid: mine.fsuid,
+            gid: mine.fsgid,
+            caps: mine.caps.effective,
+        };
+        if seeker.may_inspect(&*self.live()?) {
             Ok(())
         } else {
             Err(Errno::EACCES)

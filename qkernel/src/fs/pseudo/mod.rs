@@ -81,7 +81,7 @@ pub fn new_dev_of(magic: u64) -> u64 {
 }
 
 /// Status of the made-up file system `dev`.
-pub(super) fn statfs(dev: u64) -> HostStatFs {
+pub fn statfs(dev: u64) -> HostStatFs {
     let magic = MAGICS
         .lock()
         .iter()

@@ -169,7 +169,7 @@ fn bind_mounts_show_the_same_tree() {
     mount::bind(&w.find("/x").unwrap(), &w.find("/y").unwrap(), false).unwrap();
     assert_eq!(w.get("/y").unwrap(), "x");
     assert_eq!(w.find("/y").unwrap().absolute(), b"/y");
-    let translate = mount::copy_tree(&w.fs.root().mount, false).unwrap();
+    let translate = mount::copy_tree(&w.fs.root().mount, crate::ns::FIRST_USER).unwrap();
     let copied = translate(&w.fs.root());
     assert!(!alloc::sync::Arc::ptr_eq(&copied.mount, &w.fs.root().mount));
     let fs = crate::fs::path::FsContext::new(copied.clone(), copied.clone(), 0);

@@ -63,11 +63,13 @@ fn check_cred(task: &Task, data: &[u8]) -> Result<PeerCred, Errno> {
     if data.len() != 12 {
         return Err(Errno::EINVAL);
     }
-    let (pid, uid, gid) = (word(0), word(4), word(8));
     let c = task.creds();
+    let uid = c.kernel_uid(word(4)).ok_or(Errno::EINVAL)?;
+    let gid = c.kernel_gid(word(8)).ok_or(Errno::EINVAL)?;
+    let pid = word(0);
     let pid_ok = pid == task.process.pid || c.capable(cap::SYS_ADMIN);
-    let uid_ok = [c.uid, c.euid, c.suid].contains(&uid) || c.capable(cap::SETUID);
-    let gid_ok = [c.gid, c.egid, c.sgid].contains(&gid) || c.capable(cap::SETGID);
+    let uid_ok = [c.uid, c.euid, c.suid].contains(&uid) || c.has(cap::SETUID);
+    let gid_ok = [c.gid, c.egid, c.sgid].contains(&gid) || c.has(cap::SETGID);
     if !(pid_ok && uid_ok && gid_ok) {
         return Err(Errno::EPERM);
     }

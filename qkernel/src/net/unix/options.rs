@@ -48,7 +48,10 @@ impl UnixSocket {
             so::PEERCRED => {
                 let c = s.peer_cred;
                 // Without a peer: pid 0 and nobody, as Linux.
-                let (pid, uid, gid) = c.map_or((0, u32::MAX, u32::MAX), |c| (c.pid, c.uid, c.gid));
+                let (pid, uid, gid) = c.map_or((0, u32::MAX, u32::MAX), |c| {
+                    let (uid, gid) = crate::ns::shown_owner(c.uid, c.gid);
+                    (c.pid, uid, gid)
+                });
                 return Ok([pid, uid, gid].iter().flat_map(|v| v.to_ne_bytes()).collect());
             }
             so::PEERGROUPS => {
@@ -58,7 +61,11 @@ impl UnixSocket {
                 if s.peer_groups.len() * 4 > room {
                     return Err(Errno::ERANGE);
                 }
-                return Ok(s.peer_groups.iter().flat_map(|g| g.to_ne_bytes()).collect());
+                return Ok(s
+                    .peer_groups
+                    .iter()
+                    .flat_map(|g| crate::ns::shown_owner(0, *g).1.to_ne_bytes())
+                    .collect());
             }
             _ => return Err(Errno::ENOPROTOOPT),
         };

@@ -1,0 +1,62 @@
+"""Namespaces made inside the container, line by line the same as under runc with the same capabilities."""
+import os
+import shutil
+
+import bundle
+from cases import Case, native
+from report import check, equal
+
+
+def administrator(c):
+    for kind in ("bounding", "effective", "permitted"):
+        c["process"]["capabilities"][kind] = bundle.CAPABILITIES + ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE"]
+    c["process"]["noNewPrivileges"] = False
+    c["linux"]["namespaces"].append({"type": "cgroup"})
+
+
+def agrees(ctx):
+    root = f"{ctx.directory}/root"
+    shutil.copytree(bundle.busybox(), root, symlinks=True)
+    shutil.copy(native(os.path.join(os.path.dirname(__file__), "namespaces.c"), "namespaces"), f"{root}/bin/namespaces")
+    b = ctx.bundle(["namespaces"], root, change=administrator)
+    expected = ctx.reference.run(b)
+    check(expected.rc == 0 and len(expected.text) > 5000, f"the comparison itself failed\n{expected}")
+    result = ctx.quark.run(b)
+    wrong = [f"{a!r} instead of {b!r}" for a, b in zip(result.text.splitlines(), expected.text.splitlines()) if a != b]
+    check(not wrong, "\n".join(wrong))
+    equal((result.rc, result.text), (0, expected.text), f"outcome\n{result}")
+
+
+SCRIPT = """
+id -u; cat /proc/self/uid_map
+mount -t tmpfs mine /mnt && echo hello > /mnt/file && cat /mnt/file && stat -c '%u:%g %a' /mnt/file
+mkdir /mnt/a /mnt/b && mount --bind /mnt/a /mnt/b && touch /mnt/a/f && ls /mnt/b
+grep -c ' /mnt' /proc/self/mountinfo
+hostname inner; hostname
+umount /mnt/b && umount /mnt && ls /mnt
+umount /proc 2>/dev/null || echo stays
+mount -t proc proc /proc 2>/dev/null || echo refused
+su -c true 2>/dev/null || echo no su
+unshare -Ur sh -c 'id -u'
+unshare --user --map-root-user --ipc ipcs -q | wc -l
+"""
+
+
+def user(c):
+    c["process"]["user"] = {"uid": 1000, "gid": 1000}
+    c["process"]["capabilities"] = {}
+    c["process"]["noNewPrivileges"] = False
+
+
+def by_unshare(ctx):
+    """A user without any capability becomes root of namespaces of their own with util-linux's unshare."""
+    b = ctx.bundle(["unshare", "-Urmu", "sh", "-c", SCRIPT], bundle.servers(), change=user)
+    expected = ctx.reference.run(b)
+    check(expected.rc == 0 and "hello" in expected.text and "stays" in expected.text, f"the comparison itself failed\n{expected}")
+    result = ctx.quark.run(b)
+    equal((result.rc, result.text), (0, expected.text), f"outcome\n{result}")
+
+
+def cases():
+    yield Case("namespaces inside", agrees)
+    yield Case("unshare of util-linux", by_unshare)
