@@ -1,12 +1,13 @@
 //! Shapes of call sites, and the bytes that replace them.
 
-use arch::x86_64::site::{AFTER, BEFORE, STUB_BYTES, Site, origin, outside};
+use arch::x86_64::site::{AFTER, BEFORE, Origin, STUB_BYTES, Site, origin, outside};
 
 const END: u64 = 0x40_1000;
 const STUB: u64 = 0x3f_0000;
 
 fn around(before: &[u8], after: &[u8]) -> [u8; BEFORE + AFTER] {
-    let mut w = [0x90; BEFORE + AFTER];
+    // No instruction, and so no padding.
+    let mut w = [0x06; BEFORE + AFTER];
     w[BEFORE - before.len()..BEFORE].copy_from_slice(before);
     w[BEFORE..BEFORE + after.len()].copy_from_slice(after);
     w
@@ -58,27 +59,33 @@ fn what_only_looks_like_a_move_is_left_alone() {
 fn calls_that_need_the_whole_frame_stay_traps() {
     for nr in [15u8, 56, 57, 58, 59, 60, 231] {
         let w = around(&[0xb8, nr, 0, 0, 0, 0x0f, 0x05], &[]);
-        assert_eq!(Site::recognise(END, &w, u32::from(nr)), None);
+        assert_eq!(Site::recognise(END, &w, u64::from(nr)), None);
     }
 }
 
-const READ: [u8; 14] = [
-    0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x77, 0x5b, 0xc3, 0x0f, 0x1f, 0x44, 0, 0,
+/// cmp $-4096, %rax; ja; ret; nop up to an aligned address, when the site ends 13 bytes after one.
+const READ: [u8; 19] = [
+    0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x77, 0x5b, 0xc3, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0,
 ];
+const PADDED_END: u64 = END + 13;
 
 #[test]
 fn the_c_library_s_read_jumps_by_its_padding() {
     let before = [0x31, 0xc0, 0x0f, 0x05];
-    let site = Site::recognise(END, &around(&before, &READ), 0).unwrap();
-    assert_eq!((site.start(), site.len, site.padding), (END - 2, 2, Some(9)));
+    let site = Site::recognise(PADDED_END, &around(&before, &READ), 0).unwrap();
+    assert_eq!((site.start(), site.len), (PADDED_END - 2, 2));
+    assert_eq!(site.padding, Some((9, [0x66, 0x2e, 0x0f, 0x1f, 0x84])));
     let (via, bytes) = site.changes(STUB).unwrap();
     assert_eq!(bytes[..2], [0xeb, 9]);
-    assert_eq!(target(END + 9, &via), STUB);
-    // Without the return the nops may be code.
+    assert_eq!(target(PADDED_END + 9, &via), STUB);
+    // Any number will do, but those that need the whole frame.
+    assert!(Site::recognise(PADDED_END, &around(&before, &READ), 202).is_some());
+    assert_eq!(Site::recognise(PADDED_END, &around(&before, &READ), 56), None);
+    // Without the return the nops are code; and so they may be where they do not end aligned.
     let mut code = READ;
     code[8] = 0x90;
-    assert_eq!(Site::recognise(END, &around(&before, &code), 0), None);
-    assert_eq!(Site::recognise(END, &around(&before, &READ[..9]), 0), None);
+    assert_eq!(Site::recognise(PADDED_END, &around(&before, &code), 0), None);
+    assert_eq!(Site::recognise(PADDED_END - 1, &around(&before, &READ), 0), None);
 }
 
 #[test]
@@ -93,7 +100,24 @@ fn a_stub_tells_what_its_site_was() {
     let site = Site::recognise(END, &around(&[0xb8, 39, 0, 0, 0, 0x0f, 0x05], &[]), 39).unwrap();
     let stub = site.stub(STUB, 0x1234_5678_9abc, original);
     assert_eq!(stub[..5], original);
-    assert_eq!(origin(&stub), Some((END, END - 7, 5, original)));
+    let what = Origin {
+        end: END,
+        start: END - 7,
+        len: 5,
+        original,
+        padding: None,
+    };
+    assert_eq!(origin(&stub), Some(what));
+    let original = [0x0f, 0x05, 0x48, 0x3d, 0];
+    let site = Site::recognise(PADDED_END, &around(&[0x0f, 0x05], &READ), 1).unwrap();
+    let what = Origin {
+        end: PADDED_END,
+        start: PADDED_END - 2,
+        len: 2,
+        original,
+        padding: Some((PADDED_END + 9, [0x66, 0x2e, 0x0f, 0x1f, 0x84])),
+    };
+    assert_eq!(origin(&site.stub(STUB, 1, original)), Some(what));
     assert_eq!(origin(&[0; STUB_BYTES]), None);
 }
 
@@ -106,9 +130,9 @@ fn a_thread_in_a_stub_stands_at_its_site() {
         assert_eq!(outside(&stub, STUB, at, false), Some((END - 2, Some(39))));
     }
     assert_eq!(outside(&stub, STUB, 20, false), Some((END, None)));
-    let site = Site::recognise(END, &around(&[0x31, 0xc0, 0x0f, 0x05], &READ), 0).unwrap();
+    let site = Site::recognise(PADDED_END, &around(&[0x31, 0xc0, 0x0f, 0x05], &READ), 0).unwrap();
     let stub = site.stub(STUB, 0, [0x0f, 0x05, 0, 0, 0]);
-    assert_eq!(outside(&stub, STUB, 5, false), Some((END - 2, None)));
+    assert_eq!(outside(&stub, STUB, 5, false), Some((PADDED_END - 2, None)));
     // A step must not come back to the same place for ever.
     assert_eq!(outside(&stub, STUB, 5, true), Some((STUB + 18, None)));
 }

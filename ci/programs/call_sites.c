@@ -11,8 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <ucontext.h>
@@ -49,6 +51,12 @@ __asm__(
     "inc %eax\ncmp %rcx, -8(%rsp)\njne 1f\ninc %eax\ncmp %rcx, -128(%rsp)\njne 1f\n"
     "xor %eax, %eax\n"
     "1: pop %r15\npop %r14\npop %r13\npop %r12\npop %rbp\npop %rbx\nret\n");
+
+/* Whatever call the caller wants, with its first argument; and room behind that nobody executes. */
+long any_site(long nr, long first);
+extern uint8_t any_syscall[];
+__asm__(".p2align 5\n.globl any_site\nany_site: mov %rdi, %rax\nmov %rsi, %rdi\n.globl any_syscall\nany_syscall: syscall\n"
+        "cmp $-4095, %rax\njb 1f\nneg %rax\n1: ret\n.p2align 4, 0xcc\n.skip 16, 0xcc\n");
 
 static int is_patched(void *f) { return *(volatile uint8_t *)f == 0xe9; }
 
@@ -230,6 +238,127 @@ static void odd(void) {
   need(steps >= 15, "steps were told");
 }
 
+/* A site that makes every call: those that cannot come by a jump trap as before. */
+static void any(int wanted) {
+  pid_t p = getpid();
+  for (int i = 0; i < 2000; i++) need(any_site(SYS_getpid, 0) == p, "getpid by any site");
+  if (wanted) need(any_syscall[0] == 0xeb, "the site for any call is patched");
+  for (int i = 0; i < 20; i++) {
+    pid_t child = any_site(SYS_fork, 0);
+    if (child == 0) any_site(any_site(SYS_getppid, 0) == p ? SYS_exit_group : SYS_exit, any_site(SYS_getpid, 0) != p ? 7 : 8);
+    int status;
+    need(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 7, "fork by any site");
+  }
+  need(any_site(SYS_close, 12345) == EBADF, "an error by any site");
+}
+
+/* An app's own breakpoints, of both encodings, are its own. */
+static volatile long traps;
+static void on_trap(int s) {
+  (void)s;
+  traps++;
+}
+static void breakpoints(void) {
+  signal(SIGTRAP, on_trap);
+  __asm__ volatile("int3\n.byte 0xcd, 0x03\nint3");
+  need(traps == 3, "breakpoints were told");
+  signal(SIGTRAP, SIG_DFL);
+}
+
+static void hot(void) {
+  for (int i = 0; i < 500; i++) need(site() == getpid() && any_site(SYS_getpid, 0) == getpid(), "getpid");
+}
+
+/* Whoever looks from outside sees the text of the file; who changes its text changes that. */
+static void text(void) {
+  const uint8_t move[] = {0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3};
+  uint8_t seen[sizeof move], any_seen[2];
+  hot();
+  struct iovec to = {seen, sizeof seen}, from = {(void *)site, sizeof seen};
+  need(process_vm_readv(getpid(), &to, 1, &from, 1, 0) == sizeof seen && !memcmp(seen, move, sizeof move), "text from outside");
+  to = (struct iovec){any_seen, 2}, from = (struct iovec){any_syscall, 2};
+  need(process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 2 && any_seen[0] == 0x0f && any_seen[1] == 5, "text from outside");
+  uint8_t *page = (uint8_t *)((uintptr_t)site & -4096ul);
+  need(mprotect(page, 8192, PROT_READ | PROT_WRITE | PROT_EXEC) == 0, "mprotect");
+  need(!memcmp((void *)site, move, sizeof move) && any_syscall[0] == 0x0f, "text that may be written is the file's");
+  ((uint8_t *)site)[1] = SYS_getppid;
+  for (int i = 0; i < 100; i++) need(site() == getppid(), "self-modified text");
+  ((uint8_t *)site)[1] = SYS_getpid;
+  need(mprotect(page, 8192, PROT_READ | PROT_EXEC) == 0, "mprotect");
+  hot();
+}
+
+/* A debugger's breakpoints in and beside patched sites. */
+static void debugger(void) {
+  hot();
+  pid_t child = fork();
+  need(child >= 0, "fork");
+  if (child == 0) {
+    ptrace(PTRACE_TRACEME, 0, 0, 0);
+    raise(SIGSTOP);
+    hot();
+    for (int i = 0; i < 500; i++) need(site() == any_site(SYS_getpid, 0), "getpid under a debugger");
+    raise(SIGSTOP);
+    for (int i = 0; i < 500; i++) need(site() == getppid(), "text the debugger changed");
+    _exit(0);
+  }
+  int status;
+  need(waitpid(child, &status, 0) == child && WIFSTOPPED(status), "stop");
+  uint8_t *places[] = {(uint8_t *)site, (uint8_t *)site + 5, any_syscall, (uint8_t *)site + 7};
+  const uint8_t expected[] = {0xb8, 0x0f, 0x0f, 0xc3};
+  for (int i = 0; i < 12; i++) {
+    uint8_t *at = places[i % 4];
+    long word = ptrace(PTRACE_PEEKTEXT, child, at, 0);
+    need((word & 0xff) == expected[i % 4], "the debugger sees the file's text");
+    need(ptrace(PTRACE_POKETEXT, child, at, (word & ~0xffl) | 0xcc) == 0, "POKETEXT");
+    need(ptrace(PTRACE_CONT, child, 0, 0) == 0, "CONT");
+    need(waitpid(child, &status, 0) == child && WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP, "the breakpoint is met");
+    long rip = ptrace(PTRACE_PEEKUSER, child, 16 * 8, 0);
+    need(rip == (long)at + 1, "where the breakpoint is");
+    need(ptrace(PTRACE_POKETEXT, child, at, word) == 0, "POKETEXT");
+    need(ptrace(PTRACE_POKEUSER, child, 16 * 8, at) == 0, "POKEUSER");
+    for (int k = 0; k < 4; k++) {
+      need(ptrace(PTRACE_SINGLESTEP, child, 0, 0) == 0, "SINGLESTEP");
+      need(waitpid(child, &status, 0) == child && WIFSTOPPED(status) && WSTOPSIG(status) == SIGTRAP, "a step");
+    }
+  }
+  /* A write into the middle of a patched site. */
+  need(ptrace(PTRACE_CONT, child, 0, 0) == 0, "CONT");
+  need(waitpid(child, &status, 0) == child && WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP, "stop");
+  uint8_t *number = (uint8_t *)site + 1;
+  long word = ptrace(PTRACE_PEEKTEXT, child, number, 0);
+  need(ptrace(PTRACE_POKETEXT, child, number, (word & ~0xffl) | SYS_getppid) == 0, "POKETEXT");
+  need(ptrace(PTRACE_DETACH, child, 0, 0) == 0, "DETACH");
+  need(waitpid(child, &status, 0) == child && status == 0, "the end of what was debugged");
+}
+
+/* Threads that are in calls by the site when their process ends, again and again: the stacks they leave are used anew. */
+static void *caller(void *unused) {
+  for (;;) {
+    site();
+    any_site(SYS_sched_yield, 0);
+  }
+  return unused;
+}
+
+static void ends(void) {
+  for (int i = 0; i < 60; i++) {
+    pid_t child = fork();
+    need(child >= 0, "fork");
+    if (child == 0) {
+      pthread_t t[6];
+      for (int k = 0; k < 6; k++) need(pthread_create(&t[k], 0, caller, 0) == 0, "thread");
+      usleep(1000 + 100 * i);
+      if (i % 2) kill(getpid(), SIGKILL);
+      _exit(3);
+    }
+    hot();
+    int status;
+    need(waitpid(child, &status, 0) == child, "wait");
+    need(i % 2 ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : WIFEXITED(status) && WEXITSTATUS(status) == 3, "the end of callers");
+  }
+}
+
 /* What must end the program and nothing else; and memory of the stubs taken away. */
 static void last(void) {
   pid_t p = fork();
@@ -273,6 +402,16 @@ int main(int argc, char **argv) {
   puts("ok odd");
   threads();
   puts("ok threads");
+  any(wanted);
+  puts("ok any");
+  breakpoints();
+  puts("ok breakpoints");
+  text();
+  puts("ok text");
+  debugger();
+  puts("ok debugger");
+  ends();
+  puts("ok ends");
   last();
   puts("ok last");
   return 0;

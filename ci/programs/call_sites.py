@@ -7,7 +7,8 @@ from cases import Case, native
 from report import equal
 from runtime import Runtime
 
-PARTS = "".join(f"ok {p}\n" for p in ("one thread", "signals", "restarts", "forks", "odd", "threads", "last"))
+NAMES = ("one thread", "signals", "restarts", "forks", "odd", "threads", "any", "breakpoints", "text", "debugger", "ends", "last")
+PARTS = "".join(f"ok {p}\n" for p in NAMES)
 
 
 def with_sites(quark, way):

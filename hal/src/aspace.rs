@@ -191,28 +191,35 @@ impl AddressSpace {
     pub fn add_stubs(&self, range: Range) -> Result<(), Errno> {
         self.0.sites.add(range)
     }
-    /// Patches the call site that ends at `pc` for system call `number`; its pages have the protection `prot`, and stubs are
-    /// near. The caller holds the app's areas still.
+    /// Patches the call site that ends at `pc`, where system call `number` was made; its pages are readable and executable,
+    /// and stubs are near. The caller holds the app's areas still.
     ///
     /// # Errors
     /// The host's; EINVAL when the site is of no known shape.
-    pub fn patch_call(&self, pc: u64, number: u64, prot: Prot) -> Result<(), Errno> {
-        machine!(Spaces::patch_call(&self.0, pc, number, prot))
+    pub fn patch_call(&self, pc: u64, number: u64) -> Result<(), Errno> {
+        machine!(Spaces::patch_call(&self.0, pc, number))
     }
-    /// Makes every call site what it was, because the memory of their jumps goes; none is patched any more.
+    /// Whether there are stubs, and with them perhaps patched call sites.
+    pub fn has_stubs(&self) -> bool {
+        self.0.sites.all().next().is_some()
+    }
+    /// No call site is patched any more, because the memory of the stubs goes; all are what they were.
+    pub fn drop_stubs(&self) {
+        self.0.sites.drop_all();
+    }
+    /// Makes the call sites in a range of readable and executable pages what they were, because the pages move or change;
+    /// where they go, only those of which a part lies outside.
     ///
     /// # Errors
     /// The host's.
-    pub fn drop_stubs(&self) -> Result<(), Errno> {
-        self.0.sites.turn_off();
-        self.unpatch_calls(user_range(), Prot::READ | Prot::EXEC)
+    pub fn unpatch_calls(&self, range: Range, fate: crate::site::Fate) -> Result<(), Errno> {
+        machine!(Spaces::unpatch_calls(&self.0, range, fate))
     }
-    /// Makes the call sites in a range what they were, because its bytes move elsewhere.
-    ///
-    /// # Errors
-    /// The host's.
-    pub fn unpatch_calls(&self, range: Range, prot: Prot) -> Result<(), Errno> {
-        machine!(Spaces::unpatch_calls(&self.0, range, prot))
+    /// Makes a copy of the bytes at `start` what it were without patched call sites.
+    pub fn show_original(&self, start: u64, copy: &mut [u8]) {
+        if self.has_stubs() {
+            machine!(Spaces::show_original(&self.0, start, copy));
+        }
     }
     /// Tries to resolve a page fault of the app.
     pub fn fault(&self, addr: VirtAddr, access: Access) -> FaultOutcome {

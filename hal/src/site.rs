@@ -16,6 +16,17 @@ const COUNTERS: usize = 64;
 /// So many traps of a site are worth the price of patching it.
 const OFTEN: u8 = 8;
 
+/// What becomes of text whose patched sites are made what they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes: only sites of which a part stays matter.
+    Goes,
+    /// It changes where it is, and threads may be running there.
+    Changes,
+    /// It moves elsewhere; no thread runs there any more.
+    Moves,
+}
+
 /// Areas of stubs of one address space.
 #[allow(dead_code)]
 pub struct Areas {
@@ -54,9 +65,13 @@ impl Areas {
         self.off
             .store(parent.off.load(Ordering::Acquire), Ordering::Release);
     }
-    /// No more sites are patched.
-    pub(crate) fn turn_off(&self) {
+    /// Forgets every area; no more sites are patched.
+    pub(crate) fn drop_all(&self) {
         self.off.store(true, Ordering::Release);
+        let _used = self.used.lock();
+        for s in &self.starts {
+            s.store(0, Ordering::Release);
+        }
     }
     fn ranges(&self) -> impl Iterator<Item = Range> {
         let starts = self.starts.iter().map(|s| s.load(Ordering::Acquire));

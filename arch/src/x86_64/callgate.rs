@@ -10,7 +10,7 @@
 
 use super::context::{FP_BYTES, FpState, UserContext};
 use core::arch::{asm, global_asm, x86_64::__cpuid_count};
-use core::sync::atomic::AtomicU32;
+use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// What GS:[[`MAGIC_AT`]] holds in a slot.
 pub const MAGIC: u32 = 0x5155_4b31;
@@ -34,7 +34,8 @@ pub struct CallFrame {
     pub ctx: UserContext,
     /// The thread's mode, which the way back sets.
     pub mode: *const AtomicU32,
-    pad: u64,
+    /// The stub's own `syscall`.
+    pub slow: u64,
 }
 
 const CTX: usize = core::mem::offset_of!(CallFrame, ctx);
@@ -61,9 +62,12 @@ global_asm!(
     "mov [rsp + 8 + {ctx} + 8], r9",
     "mov [rsp + 8 + {ctx} + 16], r10",
     "pop rcx",
-    "mov r11, [r11]",
     "mov [rsp + {ctx} + 24], rcx",
     "mov [rsp + {ctx} + 136], rcx",
+    // The stub may be gone, by another thread's doing: then the way back leads nowhere.
+    "6: mov rcx, [r11 + 8]",
+    "7: mov r11, [r11]",
+    "8: mov [rsp + {slow}], rcx",
     "mov [rsp + {ctx} + 112], r11",
     "mov [rsp + {ctx} + 128], r11",
     "mov [rsp + {ctx} + 32], r12",
@@ -128,6 +132,16 @@ global_asm!(
     "mov rdi, rsp",
     "call quark_call_again_rust",
     "jmp quark_call_leave",
+    "",
+    "9: xor r11d, r11d",
+    "xor ecx, ecx",
+    "jmp 8b",
+    ".pushsection extable, \"aR\"",
+    ".long 6b - .",
+    ".long 9b - .",
+    ".long 7b - .",
+    ".long 9b - .",
+    ".popsection",
     ".popsection",
     magic_at = const MAGIC_AT,
     magic = const MAGIC,
@@ -135,6 +149,7 @@ global_asm!(
     top = const SLOT_BYTES - FRAME,
     ctx = const CTX,
     mode = const core::mem::offset_of!(CallFrame, mode),
+    slow = const core::mem::offset_of!(CallFrame, slow),
     user = const USER,
     kicked = const KICKED,
 );
@@ -164,8 +179,22 @@ pub fn again(pc: u64) -> Option<u64> {
 /// XSAVE components of AMX, which apps are not given and whose size no buffer here has.
 const AMX: u64 = 3 << 17;
 
+/// What [`components`] found: the mask, and the bytes. Asking the processor costs an exit each in a virtual machine.
+static COMPONENTS: (AtomicU64, AtomicUsize) = (AtomicU64::new(0), AtomicUsize::new(0));
+
 /// The components the host enabled, and the bytes they take in the standard format.
 fn components() -> (u64, usize) {
+    let known = COMPONENTS.0.load(Ordering::Acquire);
+    if known != 0 {
+        return (known, COMPONENTS.1.load(Ordering::Relaxed));
+    }
+    let (mask, len) = ask_components();
+    COMPONENTS.1.store(len, Ordering::Relaxed);
+    COMPONENTS.0.store(mask, Ordering::Release);
+    (mask, len)
+}
+
+fn ask_components() -> (u64, usize) {
     let (low, high): (u32, u32);
     // SAFETY: XSAVE is enabled wherever FSGSBASE is, which the machine checked.
     unsafe {

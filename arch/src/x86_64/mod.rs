@@ -1,6 +1,7 @@
 //! x86_64.
 //!
-//! Data half: [`boot`] (first register values), [`context`], [`cpuinfo`] (text), [`doorbell`] (port numbers), [`paging`] (entry format),
+//! Data half: [`boot`] (first register values), [`context`], [`cpuinfo`] (text), [`doorbell`] (port numbers), [`padding`] (room behind code),
+//! [`paging`] (entry format),
 //! [`ptrace`] (registers as debuggers see them), [`sigframe`], [`site`] (patched call sites), [`vector`] (interrupt numbers).
 //!
 //! Machine half, the same names on both architectures (what each promises stands at its items):
@@ -30,6 +31,7 @@ mod entry;
 pub mod hosted;
 #[cfg(all(target_os = "none", target_arch = "x86_64"))]
 pub mod hostframe;
+pub mod padding;
 pub mod paging;
 pub mod ptrace;
 pub mod sigframe;

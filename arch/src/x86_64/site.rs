@@ -5,49 +5,46 @@
 //!
 //! - *immediate*: `mov $nr, %eax` before the `syscall` becomes a jump of the same five bytes to the stub. The `syscall`
 //!   stays where it is, for whoever stands before it or winds back to it.
-//! - *padded*: the two bytes of `syscall` become a short jump to the padding behind the function, which becomes the jump
-//!   to the stub. Known for the one sequence in which the padding is certain to be padding: `xor %eax, %eax; syscall;
-//!   cmp $-4096, %rax; ja …; ret; nop…`, the C library's `read`.
+//! - *padded*: the two bytes of `syscall` become a short jump to padding behind the function (see [`super::padding`]), which
+//!   becomes the jump to the stub. Nothing of the code before is known: the system call may be another one each time.
 //!
 //! Source: Intel SDM volume 2 (encodings).
 
 /// Bytes looked at before the end of the `syscall` instruction.
 pub const BEFORE: usize = 10;
-/// Bytes looked at behind it.
-pub const AFTER: usize = 24;
+/// Bytes looked at behind it: as far as a short jump reaches, and to where the padding found there must end.
+pub const AFTER: usize = 160;
 /// Bytes of a jump with a 32-bit displacement.
 pub const JUMP: usize = 5;
+/// Farthest a short jump reaches.
+const FAR: usize = 127;
 /// First byte of a jump with an 8-bit displacement.
 pub const SHORT_JUMP: u8 = 0xeb;
 /// Bytes of a stub, and its alignment.
 pub const STUB_BYTES: usize = 64;
-/// Most bytes of the app's that one step of a patch changes.
-pub const MAX_CHANGE: usize = JUMP;
 
 /// `syscall`.
 const SYSCALL: [u8; 2] = [0x0f, 0x05];
-/// `xor %eax, %eax`.
-const ZERO: [u8; 2] = [0x31, 0xc0];
-/// `cmp $-4096, %rax`.
-const COMPARE: [u8; 6] = [0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff];
-/// The nops compilers pad with that have room for a jump, longest first.
-const NOPS: [&[u8]; 4] = [
-    &[0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
-    &[0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0],
-    &[0x0f, 0x1f, 0x80, 0, 0, 0, 0],
-    &[0x0f, 0x1f, 0x44, 0, 0],
-];
 /// First bytes of instructions with an operand in memory and a 32-bit immediate, whose end may look like a move to `eax`.
 const STORES: [u8; 4] = [0x69, 0x81, 0xc7, 0xf7];
 /// Calls that never return to where they were made, that change what the stub's way back relies on, or that need the whole
 /// signal frame: rt_sigreturn, clone, fork, vfork, execve, exit, exit_group, execveat, clone3.
 const NEVER: [u32; 9] = [15, 56, 57, 58, 59, 60, 231, 322, 435];
 
+/// Whether a system call must be made by the instruction, also where a stub is in its place.
+pub fn must_trap(number: u64) -> bool {
+    NEVER.iter().any(|n| u64::from(*n) == number)
+}
+
 /// Offsets in a stub.
-const AT_RECORD: usize = 32;
 const AT_SLOW: usize = 18;
 /// Where a trap of the stub's own `syscall` finds the program counter.
 const AT_SLOW_END: usize = 20;
+/// What was at the padding.
+const AT_PADDING: usize = 26;
+/// End of the site, the stub's own `syscall`, the kernel's entry.
+const AT_RECORD: usize = 32;
+/// What was at the site; how far before the end, how many bytes, and one more than how far behind it the padding is.
 const AT_ORIGINAL: usize = 56;
 
 /// A call site of a known shape.
@@ -55,59 +52,42 @@ const AT_ORIGINAL: usize = 56;
 pub struct Site {
     /// Address behind the `syscall` instruction.
     pub end: u64,
-    /// The system call, which is the same each time.
+    /// The system call of the immediate shape.
     pub number: u32,
     /// Distance from the first byte that changes to `end`.
     pub back: u8,
     /// Bytes that change at the site.
     pub len: u8,
-    /// Distance from `end` to the padding that takes the jump, for the padded shape.
-    pub padding: Option<u8>,
+    /// Distance from `end` to the padding that takes the jump, for the padded shape, and what it is.
+    pub padding: Option<(u8, [u8; JUMP])>,
 }
 
 impl Site {
     /// Looks at the bytes around `end`, behind a `syscall` that just asked for `number`.
-    pub fn recognise(end: u64, bytes: &[u8; BEFORE + AFTER], number: u32) -> Option<Site> {
+    pub fn recognise(end: u64, bytes: &[u8; BEFORE + AFTER], number: u64) -> Option<Site> {
         let (before, after) = bytes.split_at(BEFORE);
         let head = before.strip_suffix(&SYSCALL)?;
-        if NEVER.contains(&number) {
+        if must_trap(number) {
             return None;
         }
-        let site = |back, len, padding| {
-            Some(Site {
+        let number = u32::try_from(number).ok()?;
+        if let Some((back, len)) = immediate(head, number) {
+            return Some(Site {
                 end,
                 number,
                 back,
                 len,
-                padding,
-            })
-        };
-        let immediate = number.to_le_bytes();
-        if let Some(rest) = head.strip_suffix(&immediate) {
-            // mov $nr, %rax, sign-extended: the last bytes of the longer form stay, and are jumped over.
-            if rest.ends_with(&[0x48, 0xc7, 0xc0]) {
-                return site(9, JUMP as u8, None);
-            }
-            let &[.., c, b, a, 0xb8] = rest else { return None };
-            // With a prefix it is another instruction; and so it is as the end of a store.
-            let prefixed = a & 0xf0 == 0x40 || a == 0x66;
-            if prefixed || STORES.contains(&b) || STORES.contains(&c) {
-                return None;
-            }
-            return site(7, JUMP as u8, None);
+                padding: None,
+            });
         }
-        if number != 0 || !head.ends_with(&ZERO) {
-            return None;
-        }
-        let rest = after.strip_prefix(&COMPARE)?;
-        let rest = match rest {
-            [0x77, _, rest @ ..] => rest,
-            [0x0f, 0x87, _, _, _, _, rest @ ..] => rest,
-            _ => return None,
-        };
-        let nops = rest.strip_prefix(&[0xc3])?;
-        NOPS.iter().find(|n| nops.starts_with(n))?;
-        site(2, 2, Some((AFTER - nops.len()) as u8))
+        let at = super::padding::find(after, end, JUMP, FAR)?;
+        Some(Site {
+            end,
+            number: 0,
+            back: 2,
+            len: 2,
+            padding: Some((u8::try_from(at).ok()?, *after.get(at..)?.first_chunk()?)),
+        })
     }
 
     /// First byte that changes.
@@ -120,7 +100,7 @@ impl Site {
     pub fn changes(&self, stub: u64) -> Option<([u8; JUMP], [u8; JUMP])> {
         match self.padding {
             None => Some(([0; JUMP], jump(self.start(), stub)?)),
-            Some(p) => {
+            Some((p, _)) => {
                 let padding = self.end + u64::from(p);
                 // Behind the two bytes of the short jump is `end`.
                 let mut short = [0; JUMP];
@@ -143,30 +123,70 @@ impl Site {
         s[12..18].copy_from_slice(&[0xff, 0x25, 30, 0, 0, 0]); // jmp *entry(%rip)
         s[AT_SLOW..AT_SLOW_END].copy_from_slice(&SYSCALL);
         s[AT_SLOW_END..26].copy_from_slice(&[0xff, 0x25, 6, 0, 0, 0]); // jmp *end(%rip)
-        let slow = stub + AT_SLOW as u64;
         for (at, word) in [
             (AT_RECORD, self.end),
-            (AT_RECORD + 8, slow),
+            (AT_RECORD + 8, slow(stub)),
             (AT_RECORD + 16, entry),
         ] {
             s[at..at + 8].copy_from_slice(&word.to_le_bytes());
         }
         s[AT_ORIGINAL..AT_ORIGINAL + JUMP].copy_from_slice(&original);
-        s[AT_ORIGINAL + JUMP] = self.back;
-        s[AT_ORIGINAL + JUMP + 1] = self.len;
+        let tail = &mut s[AT_ORIGINAL + JUMP..];
+        tail.copy_from_slice(&[self.back, self.len, 0]);
+        if let Some((p, was)) = self.padding {
+            tail[2] = p + 1;
+            s[AT_PADDING..AT_PADDING + JUMP].copy_from_slice(&was);
+        }
         s
     }
 }
 
-/// What a stub says of its site: address behind the `syscall`, first byte that was changed, how many were, and what they
-/// were.
-pub fn origin(stub: &[u8; STUB_BYTES]) -> Option<(u64, u64, usize, [u8; JUMP])> {
-    let (end, rest) = stub[AT_RECORD..].split_first_chunk()?;
-    let end = u64::from_le_bytes(*end);
-    let (original, tail) = rest[AT_ORIGINAL - AT_RECORD - 8..].split_first_chunk()?;
-    let &[back, len, ..] = tail else { return None };
-    let known = end != 0 && matches!((back, len), (7 | 9, 5) | (2, 2));
-    known.then_some((end, end - u64::from(back), usize::from(len), *original))
+/// Distance from the move of the number to the end, and how many bytes of it change.
+fn immediate(head: &[u8], number: u32) -> Option<(u8, u8)> {
+    let rest = head.strip_suffix(&number.to_le_bytes())?;
+    // mov $nr, %rax, sign-extended: the last bytes of the longer form stay, and are jumped over.
+    if rest.ends_with(&[0x48, 0xc7, 0xc0]) {
+        return Some((9, JUMP as u8));
+    }
+    let &[.., c, b, a, 0xb8] = rest else { return None };
+    // With a prefix it is another instruction; and so it is as the end of a store.
+    let prefixed = a & 0xf0 == 0x40 || a == 0x66;
+    let stored = STORES.contains(&b) || STORES.contains(&c);
+    (!prefixed && !stored).then_some((7, JUMP as u8))
+}
+
+/// What a stub says of its site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Address behind the `syscall`.
+    pub end: u64,
+    /// First byte that was changed.
+    pub start: u64,
+    /// How many were.
+    pub len: usize,
+    /// What they were.
+    pub original: [u8; JUMP],
+    /// Address of the padding that was changed, and what it was.
+    pub padding: Option<(u64, [u8; JUMP])>,
+}
+
+/// What a stub says of its site.
+pub fn origin(stub: &[u8; STUB_BYTES]) -> Option<Origin> {
+    let end = u64::from_le_bytes(*stub[AT_RECORD..].first_chunk()?);
+    let (original, tail) = stub[AT_ORIGINAL..].split_first_chunk()?;
+    let &[back, len, p] = tail else { return None };
+    let known = (4096..1 << 47).contains(&end) && matches!((back, len, p), (7 | 9, 5, 0) | (2, 2, 1..=128));
+    if !known {
+        return None;
+    }
+    let padding = (p != 0).then_some((end + u64::from(p) - 1, *stub[AT_PADDING..].first_chunk()?));
+    Some(Origin {
+        end,
+        start: end - u64::from(back),
+        len: usize::from(len),
+        original: *original,
+        padding,
+    })
 }
 
 /// Where a thread that was interrupted `at` bytes into the stub stands as far as the app knows: program counter, and `rax`
@@ -177,17 +197,21 @@ pub fn outside(
     at: usize,
     stepping: bool,
 ) -> Option<(u64, Option<u64>)> {
-    let (end, start, _, _) = origin(stub)?;
+    let Origin { end, start, .. } = origin(stub)?;
     if at >= AT_SLOW_END {
         return Some((end, None));
     }
     if end - start == 2 {
         // The site itself leads here again.
-        let slow = address + AT_SLOW as u64;
-        return Some((if stepping { slow } else { start }, None));
+        return Some((if stepping { slow(address) } else { start }, None));
     }
     let number = u32::from_le_bytes([stub[1], stub[2], stub[3], stub[4]]);
     Some((end - 2, Some(u64::from(number))))
+}
+
+/// The own `syscall` of the stub at `stub`.
+pub fn slow(stub: u64) -> u64 {
+    stub + AT_SLOW as u64
 }
 
 /// Where the bytes at `from` jump, when they are a jump with a 32-bit displacement.

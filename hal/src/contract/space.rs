@@ -48,13 +48,15 @@ pub trait Spaces {
     /// One byte per page, bit 0 = resident (`mincore(2)`).
     fn resident(space: &SpaceInner, range: Range, out: &mut [u8]) -> Result<(), Errno>;
     /// Patches a call site; see [`crate::aspace::AddressSpace::patch_call`]. Only `process` traps calls at a price.
-    fn patch_call(_space: &SpaceInner, _pc: u64, _number: u64, _prot: Prot) -> Result<(), Errno> {
+    fn patch_call(_space: &SpaceInner, _pc: u64, _number: u64) -> Result<(), Errno> {
         Err(Errno::EINVAL)
     }
-    /// Makes patched call sites what they were.
-    fn unpatch_calls(_space: &SpaceInner, _range: Range, _prot: Prot) -> Result<(), Errno> {
+    /// Makes patched call sites what they were; see [`crate::aspace::AddressSpace::unpatch_calls`].
+    fn unpatch_calls(_space: &SpaceInner, _range: Range, _fate: crate::site::Fate) -> Result<(), Errno> {
         Ok(())
     }
+    /// See [`crate::aspace::AddressSpace::show_original`].
+    fn show_original(_space: &SpaceInner, _start: u64, _copy: &mut [u8]) {}
     /// Tries to resolve a page fault of the app.
     fn fault(space: &SpaceInner, addr: VirtAddr, access: Access) -> FaultOutcome;
 }

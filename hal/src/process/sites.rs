@@ -6,7 +6,8 @@ use crate::aspace::{Prot, SpaceInner};
 use crate::boot::{self, Trap};
 use crate::contract::Threads;
 use crate::native::callgate::{self, CallFrame};
-use crate::native::site::{self, AFTER, BEFORE, JUMP, STUB_BYTES, Site};
+use crate::native::site::{self, AFTER, BEFORE, JUMP, Origin, STUB_BYTES, Site};
+use crate::site::Fate;
 use crate::uapi::general as g;
 use crate::user;
 use alloc::sync::Arc;
@@ -37,6 +38,11 @@ unsafe extern "C" fn quark_call(frame: *mut CallFrame) {
         Process::power_off(FAULT_CODE, "a call outside any thread")
     };
     frame.mode = mode;
+    if site::must_trap(frame.ctx.rax) {
+        // By the stub's own instruction.
+        frame.ctx.rip = frame.slow;
+        return;
+    }
     handle(frame, Trap::Syscall);
 }
 
@@ -48,6 +54,11 @@ unsafe extern "C" fn quark_call(frame: *mut CallFrame) {
 unsafe extern "C" fn quark_call_again_rust(frame: *mut CallFrame) {
     // SAFETY: the frame is this call's alone.
     let frame = unsafe { &mut *frame };
+    if frame.ctx.rip == frame.slow
+        && let Some((pc, _)) = outside(frame.slow, false)
+    {
+        frame.ctx.rip = pc;
+    }
     frame.ctx.end_syscall();
     handle(frame, Trap::Interrupt);
 }
@@ -82,16 +93,28 @@ fn current() -> Option<Arc<SpaceInner>> {
 
 /// Offers a call site that trapped often to QKernel for patching.
 pub(super) fn consider(pc: u64, number: u64) {
-    let often = stack::with(|h| h.space.as_ref().is_some_and(|s| s.sites.often(pc)));
-    if often && look(pc, number).is_some() {
+    let Some(space) = current() else { return };
+    if space.sites.often(pc) && look(&space, pc, number).is_some() {
         (boot::hooks().call_site)(pc, number);
     }
 }
 
-fn look(pc: u64, number: u64) -> Option<Site> {
+fn look(space: &SpaceInner, pc: u64, number: u64) -> Option<Site> {
+    let from = pc.checked_sub(BEFORE as u64)?;
     let mut bytes = [0; BEFORE + AFTER];
-    user::copy_in(&mut bytes, pc.checked_sub(BEFORE as u64)?).ok()?;
-    Site::recognise(pc, &bytes, u32::try_from(number).ok()?)
+    user::copy_in(&mut bytes, from).ok()?;
+    let patched = find(space, |at, o| {
+        if o.end == pc {
+            // The padding still leads to the stub when only the site was made what it was.
+            cover_padding(&o, at, from, &mut bytes);
+        }
+        o.end == pc && is_patched(&o, at)
+    });
+    // There is no other shape in a jump.
+    if patched.is_some() {
+        return None;
+    }
+    Site::recognise(pc, &bytes, number)
 }
 
 /// Where the app stands when it was interrupted in a stub: program counter, and `rax` if it is to be set.
@@ -100,6 +123,16 @@ pub(super) fn outside(pc: u64, stepping: bool) -> Option<(u64, Option<u64>)> {
     let at = (pc - area.start) % STUB_BYTES as u64;
     let stub = read_stub(pc - at)?;
     site::outside(&stub, pc - at, at as usize, stepping)
+}
+
+/// The same where it stands on the padding that leads to a stub.
+pub(super) fn beside(pc: u64, stepping: bool) -> Option<u64> {
+    let stub = jump_target(pc)?;
+    stack::with(|h| h.space.as_ref().and_then(|s| s.sites.holding(stub)))?;
+    let o = site::origin(&read_stub(stub)?)?;
+    let on_it = o.padding.is_some_and(|(p, _)| p == pc);
+    let to = if stepping { site::slow(stub) } else { o.start };
+    on_it.then_some(to)
 }
 
 fn read_stub(at: u64) -> Option<[u8; STUB_BYTES]> {
@@ -112,15 +145,15 @@ fn read_stub(at: u64) -> Option<[u8; STUB_BYTES]> {
 pub(super) fn is_transient(pc: u64) -> bool {
     let Some(at) = pc.checked_sub(1) else { return false };
     let Some(space) = current() else { return false };
-    let mut byte = [0];
-    if user::copy_in(&mut byte, at).is_err() {
+    if find(&space, |_, o| o.start == at).is_none() {
         return false;
     }
     if space.sites.changing.load(Ordering::SeqCst) == at {
         Process::yield_now();
         return true;
     }
-    byte[0] != BREAKPOINT
+    let mut byte = [0];
+    user::copy_in(&mut byte, at).is_ok() && byte[0] != BREAKPOINT
 }
 
 /// Makes every thread of this process serialise its instruction stream.
@@ -142,13 +175,21 @@ fn change(space: &SpaceInner, at: u64, bytes: &[u8]) -> Result<(), Errno> {
         // The way back to the app serialises.
         return user::copy_out(at, bytes);
     }
+    let mut first = [0];
+    user::copy_in(&mut first, at)?;
+    serialise(space)?;
     space.sites.changing.store(at, Ordering::SeqCst);
     let r = (|| {
-        serialise(space)?;
         user::copy_out(at, &[BREAKPOINT])?;
-        serialise(space)?;
+        if let Err(e) = serialise(space) {
+            user::copy_out(at, &first)?;
+            return Err(e);
+        }
         user::copy_out(at + 1, &bytes[1..])?;
-        serialise(space)?;
+        // It worked twice; and there is no way back any more.
+        while serialise(space).is_err() {
+            Process::yield_now();
+        }
         user::copy_out(at, &bytes[..1])
     })();
     space.sites.changing.store(0, Ordering::SeqCst);
@@ -160,8 +201,8 @@ fn protect(range: Range, prot: u64) -> Result<(), Errno> {
     unsafe { sys::call(g::__NR_mprotect, [range.start, range.len(), prot]) }.map(|_| ())
 }
 
-/// Runs `f` while the pages of `[start, end)` are writable as well.
-fn writable(start: u64, end: u64, prot: Prot, f: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
+/// Runs `f` while the pages of `[start, end)`, which are text, are writable as well.
+fn writable(start: u64, end: u64, f: impl FnOnce() -> Result<(), Errno>) -> Result<(), Errno> {
     let pages = Range {
         start: start & !(PAGE_SIZE - 1),
         end: end.next_multiple_of(PAGE_SIZE),
@@ -169,45 +210,50 @@ fn writable(start: u64, end: u64, prot: Prot, f: impl FnOnce() -> Result<(), Err
     if !user::is_user_range(pages.start, pages.len()) {
         return Err(Errno::EFAULT);
     }
-    let before = u64::from(prot.bits());
-    protect(pages, before | u64::from(Prot::WRITE.bits()))?;
+    let text = u64::from((Prot::READ | Prot::EXEC).bits());
+    protect(pages, text | u64::from(Prot::WRITE.bits()))?;
     let r = f();
-    protect(pages, before)?;
+    protect(pages, text)?;
     r
 }
 
-pub(super) fn patch(space: &SpaceInner, pc: u64, number: u64, prot: Prot) -> Result<(), Errno> {
-    let site = look(pc, number).ok_or(Errno::EINVAL)?;
+pub(super) fn patch(space: &SpaceInner, pc: u64, number: u64) -> Result<(), Errno> {
+    let site = look(space, pc, number).ok_or(Errno::EINVAL)?;
     let area = space.sites.near(pc).ok_or(Errno::ENOSPC)?;
-    let known = find(space, |_, s| site::origin(s).is_some_and(|o| o.0 == site.end));
-    let stub = match known {
-        // Its text was dropped and read anew.
-        Some(at) => at,
-        None => space.sites.take(area).ok_or(Errno::ENOSPC)?,
-    };
-    let (via, at_site) = site.changes(stub).ok_or(Errno::ERANGE)?;
     let mut original = [0; JUMP];
     user::copy_in(&mut original, site.start())?;
-    let code = site.stub(stub, callgate::entry(), original);
-    writable(stub, stub + STUB_BYTES as u64, Prot::READ | Prot::EXEC, || {
-        user::copy_out(stub, &code)
-    })?;
-    let end = pc + site.padding.map_or(0, |p| u64::from(p) + JUMP as u64);
-    writable(site.start(), end, prot, || {
-        if let Some(p) = site.padding {
-            // Nobody runs there yet.
-            user::copy_out(pc + u64::from(p), &via)?;
+    // The stub of a site whose text was read anew serves again; somebody may be in it.
+    let mut stub = find(space, |at, o| {
+        o.end == pc && read_stub(at) == Some(site.stub(at, callgate::entry(), original))
+    });
+    if stub.is_none() {
+        let at = space.sites.take(area).ok_or(Errno::ENOSPC)?;
+        let code = site.stub(at, callgate::entry(), original);
+        writable(at, at + STUB_BYTES as u64, || user::copy_out(at, &code))?;
+        stub = Some(at);
+    }
+    let stub = stub.ok_or(Errno::ENOSPC)?;
+    let (via, at_site) = site.changes(stub).ok_or(Errno::ERANGE)?;
+    let padding = site.padding.map(|(p, _)| pc + u64::from(p));
+    let end = padding.map_or(pc, |p| p + JUMP as u64);
+    writable(site.start(), end, || {
+        if let Some(p) = padding {
+            // Nobody runs there yet, or it is the same.
+            user::copy_out(p, &via)?;
         }
         change(space, site.start(), &at_site[..usize::from(site.len)])
     })
 }
 
 /// The first stub of the address space that `f` wants.
-fn find(space: &SpaceInner, mut f: impl FnMut(u64, &[u8; STUB_BYTES]) -> bool) -> Option<u64> {
+fn find(space: &SpaceInner, mut f: impl FnMut(u64, Origin) -> bool) -> Option<u64> {
     for area in space.sites.all() {
         for n in 0..space.sites.count(area) {
             let at = area.start + n * STUB_BYTES as u64;
-            if read_stub(at).is_some_and(|s| f(at, &s)) {
+            if read_stub(at)
+                .and_then(|s| site::origin(&s))
+                .is_some_and(|o| f(at, o))
+            {
                 return Some(at);
             }
         }
@@ -215,38 +261,90 @@ fn find(space: &SpaceInner, mut f: impl FnMut(u64, &[u8; STUB_BYTES]) -> bool) -
     None
 }
 
-/// Whether the site at `start` still jumps to the stub: its text may be gone, and something else be there.
-fn leads_to(start: u64, stub: u64) -> bool {
-    let read = |at| {
-        let mut bytes = [0; JUMP];
-        user::copy_in(&mut bytes, at).ok().map(|()| bytes)
-    };
-    let Some(bytes) = read(start) else { return false };
-    let (at, bytes) = match bytes {
-        [site::SHORT_JUMP, by, ..] => {
-            let at = start + 2 + u64::from(by);
-            (at, read(at).unwrap_or(bytes))
-        }
-        _ => (start, bytes),
-    };
-    site::target(at, bytes) == Some(stub)
+/// Whether the bytes at `from` are a jump to the stub.
+fn jumps_to(from: u64, stub: u64) -> bool {
+    jump_target(from) == Some(stub)
 }
 
-pub(super) fn unpatch(space: &SpaceInner, range: Range, prot: Prot) -> Result<(), Errno> {
+fn jump_target(from: u64) -> Option<u64> {
+    let mut bytes = [0; JUMP];
+    user::copy_in(&mut bytes, from).ok()?;
+    site::target(from, bytes)
+}
+
+/// Whether the site still jumps to its stub: its text may be gone, and something else be there.
+fn is_patched(o: &Origin, stub: u64) -> bool {
+    let Some((padding, _)) = o.padding else {
+        return jumps_to(o.start, stub);
+    };
+    let mut bytes = [0; 2];
+    let short = [site::SHORT_JUMP, (padding - o.end) as u8];
+    user::copy_in(&mut bytes, o.start).is_ok() && bytes == short && jumps_to(padding, stub)
+}
+
+/// First byte of what a patch relies on, and one past the last.
+fn extent(o: &Origin) -> Range {
+    Range {
+        start: o.start,
+        end: o.padding.map_or(o.end, |(p, _)| p + JUMP as u64),
+    }
+}
+
+/// Makes sites what they were: those with bytes in the range; where that goes, only those that have bytes outside as well.
+/// Their padding stays while somebody may be on the way to the stub.
+pub(super) fn unpatch(space: &SpaceInner, range: Range, fate: Fate) -> Result<(), Errno> {
+    let nobody = fate == Fate::Moves || space.users.load(Ordering::SeqCst) == 1;
     let mut result = Ok(());
-    let _ = find(space, |at, stub| {
-        if let Some((_, start, len, original)) = site::origin(stub)
-            && range.contains(start)
-            && leads_to(start, at)
-        {
-            let r = writable(start, start + len as u64, prot, || {
-                change(space, start, &original[..len])
+    let _ = find(space, |at, o| {
+        let all = extent(&o);
+        let meets = all.start < range.end && range.start < all.end;
+        let inside = range.start <= all.start && all.end <= range.end;
+        if meets && !(fate == Fate::Goes && inside) && is_patched(&o, at) {
+            let r = writable(all.start, all.end, || {
+                change(space, o.start, &o.original[..o.len])?;
+                match o.padding {
+                    Some((p, was)) if nobody => user::copy_out(p, &was),
+                    _ => Ok(()),
+                }
             });
             result = result.and(r);
         }
         false
     });
     result
+}
+
+/// Puts `what`, the bytes at `from`, into a copy of the app's bytes at `start`.
+fn cover(what: &[u8], from: u64, start: u64, copy: &mut [u8]) {
+    for (i, byte) in what.iter().enumerate() {
+        let at = (from + i as u64).checked_sub(start);
+        if let Some(c) = at.and_then(|at| copy.get_mut(usize::try_from(at).ok()?)) {
+            *c = *byte;
+        }
+    }
+}
+
+fn cover_padding(o: &Origin, stub: u64, start: u64, copy: &mut [u8]) {
+    if let Some((p, was)) = o.padding
+        && jumps_to(p, stub)
+    {
+        cover(&was, p, start, copy);
+    }
+}
+
+/// Makes a copy of the app's bytes at `start` what it were without patches.
+pub(super) fn show_original(space: &SpaceInner, start: u64, copy: &mut [u8]) {
+    let end = start.saturating_add(copy.len() as u64);
+    let _ = find(space, |at, o| {
+        let all = extent(&o);
+        if all.start < end && start < all.end {
+            if is_patched(&o, at) {
+                cover(&o.original[..o.len], o.start, start, copy);
+            }
+            cover_padding(&o, at, start, copy);
+        }
+        false
+    });
 }
 
 /// The app's FP state, while it is in the registers.

@@ -210,12 +210,16 @@ impl Spaces for Process {
         .map(|_| ())
     }
 
-    fn patch_call(space: &SpaceInner, pc: u64, number: u64, prot: Prot) -> Result<(), Errno> {
-        sites::patch(space, pc, number, prot)
+    fn patch_call(space: &SpaceInner, pc: u64, number: u64) -> Result<(), Errno> {
+        sites::patch(space, pc, number)
     }
 
-    fn unpatch_calls(space: &SpaceInner, range: Range, prot: Prot) -> Result<(), Errno> {
-        sites::unpatch(space, range, prot)
+    fn unpatch_calls(space: &SpaceInner, range: Range, fate: crate::site::Fate) -> Result<(), Errno> {
+        sites::unpatch(space, range, fate)
+    }
+
+    fn show_original(space: &SpaceInner, start: u64, copy: &mut [u8]) {
+        sites::show_original(space, start, copy);
     }
 
     fn fault(_space: &SpaceInner, addr: VirtAddr, _access: Access) -> FaultOutcome {

@@ -141,6 +141,10 @@ impl Threads for Process {
 
     fn exit() -> ! {
         let base = stack::here();
+        if stack::with(|h| h.by_gate) {
+            // One under way would land on a stack that has its next user already.
+            sys::block_kicks(true);
+        }
         stack::with(|h| {
             if !stack::is_sound(h) {
                 Self::power_off(super::FAULT_CODE, "a kernel stack overflowed");

@@ -177,10 +177,15 @@ fn patched(ctx: &mut crate::UserContext, trap: Option<Trap>) -> Option<Trap> {
         ctx.set_pc(ctx.pc() - 1);
         return None;
     }
-    if let Some((pc, rax)) = sites::outside(ctx.pc(), trap == Some(Trap::Step)) {
+    let stepping = trap == Some(Trap::Step);
+    if let Some((pc, rax)) = sites::outside(ctx.pc(), stepping) {
         ctx.set_pc(pc);
         if let Some(rax) = rax {
             ctx.rax = rax;
+        }
+    } else if stepping || trap == Some(Trap::Interrupt) {
+        if let Some(pc) = sites::beside(ctx.pc(), stepping) {
+            ctx.set_pc(pc);
         }
     } else if trap == Some(Trap::Syscall) {
         sites::consider(ctx.pc(), ctx.syscall_number());

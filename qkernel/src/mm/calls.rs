@@ -1,22 +1,25 @@
 //! Which call sites may be patched, and where their stubs go.
 //!
 //! Only text that nobody is meant to change: private mappings of a file that are readable and executable and not writable.
-//! The patched pages are the process's own copies; fork copies them, exec and unmapping drop them, a move makes them what
-//! they were first.
+//! The patched pages are the process's own copies. Fork copies them; exec drops them; before their protection changes,
+//! part of them goes, or a debugger writes to them, they are made what they were. A debugger sees what they were; the
+//! app itself, when it reads its own instructions, sees the jumps.
 
 use super::vma::{Label, Vma};
 use super::{Mm, VmaSet};
 use hal::aspace::{Prot, reserved, user_range};
-use hal::site::{AREA_BYTES, REACH};
+use hal::site::{AREA_BYTES, Fate, REACH};
 use qlib::Errno;
 use qlib::boot::Range;
 
-/// Text around a site that must lie in the same area: as much as a patch may change.
-const AROUND: u64 = 64;
+/// Text around a site that must lie in the same area: as much as is looked at.
+const AROUND: u64 = 160;
+/// The protection of text.
+const TEXT: Prot = Prot::READ.union(Prot::EXEC);
 
-/// Whether patched call sites may lie in the area, whatever its protection is now.
-pub fn may_be_patched(v: &Vma) -> bool {
-    v.file.is_some() && !v.shared
+/// Whether patched call sites may lie in the area.
+pub(super) fn may_be_patched(v: &Vma) -> bool {
+    v.file.is_some() && !v.shared && v.prot == TEXT
 }
 
 /// A call site trapped often.
@@ -34,20 +37,42 @@ impl Mm {
         let mut vmas = self.vmas.lock();
         let text = vmas.find(pc).ok_or(Errno::EFAULT)?;
         let inside = text.start + AROUND <= pc && pc + AROUND <= text.end;
-        let prot = text.prot;
-        if !inside || !may_be_patched(text) || prot != Prot::READ | Prot::EXEC {
+        if !inside || !may_be_patched(text) {
             return Err(Errno::EACCES);
         }
         if self.space.stubs_near(pc).is_none() {
             self.add_stubs(&mut vmas, pc)?;
         }
-        self.space.patch_call(pc, number, prot)
+        self.space.patch_call(pc, number)
     }
 
-    /// Before what is in the range is unmapped or replaced: where it is memory for stubs, no site may use them any more.
-    pub(super) fn leave_stubs(&self, vmas: &VmaSet, range: Range) -> Result<(), Errno> {
-        if vmas.overlapping(range).any(|v| v.label == Label::Calls) {
-            self.space.drop_stubs()?;
+    /// Before what is in the range goes or is replaced: where it is memory for stubs, no site may use them any more; and no
+    /// site may lose a part of itself.
+    pub(super) fn leave_calls(&self, vmas: &VmaSet, range: Range) -> Result<(), Errno> {
+        if !self.space.has_stubs() {
+            return Ok(());
+        }
+        if !vmas.overlapping(range).any(|v| v.label == Label::Calls) {
+            return self.unpatch(vmas, range, Fate::Goes);
+        }
+        self.unpatch(vmas, user_range(), Fate::Changes)?;
+        self.space.drop_stubs();
+        Ok(())
+    }
+
+    /// Before what is in the range changes: makes the call sites there what they were. Where it goes, only those of which
+    /// a part lies outside.
+    pub(super) fn unpatch(&self, vmas: &VmaSet, range: Range, fate: Fate) -> Result<(), Errno> {
+        if !self.space.has_stubs() {
+            return Ok(());
+        }
+        for v in vmas.overlapping(range).filter(|v| may_be_patched(v)) {
+            // What is outside of the range need not be outside of the area.
+            let r = Range {
+                start: v.start.max(range.start),
+                end: v.end.min(range.end),
+            };
+            self.space.unpatch_calls(r, fate)?;
         }
         Ok(())
     }
@@ -68,8 +93,7 @@ impl Mm {
             start,
             end: start + AREA_BYTES,
         };
-        let prot = Prot::READ | Prot::EXEC;
-        self.space.map_anon(range, prot)?;
+        self.space.map_anon(range, TEXT)?;
         if let Err(e) = self.space.add_stubs(range) {
             self.space.unmap(range)?;
             return Err(e);
@@ -77,7 +101,7 @@ impl Mm {
         vmas.insert(Vma {
             start,
             end: range.end,
-            prot,
+            prot: TEXT,
             shared: false,
             file: None,
             memory: None,

@@ -9,6 +9,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 use hal::aspace::{AddressSpace, Advice, Prot, reserved, user_range};
 use hal::host::{self, HostFile};
+use hal::site::Fate;
 use hal::sync::SpinLock;
 use qlib::boot::Range;
 use qlib::{Errno, PAGE_SIZE};
@@ -182,7 +183,7 @@ impl Mm {
         if vmas.total().saturating_add(len) > req.limit {
             return Err(Errno::ENOMEM);
         }
-        self.leave_stubs(&vmas, range)?;
+        self.leave_calls(&vmas, range)?;
         let mut vma = Vma {
             start,
             end: range.end,
@@ -237,7 +238,7 @@ impl Mm {
         }
         let range = page_range(addr, len).map_err(|_| Errno::EINVAL)?;
         let mut vmas = self.vmas.lock();
-        self.leave_stubs(&vmas, range)?;
+        self.leave_calls(&vmas, range)?;
         // Only what is mapped: the rest of the range may be the machine's own.
         let mapped: alloc::vec::Vec<Range> = vmas
             .overlapping(range)
@@ -277,6 +278,10 @@ impl Mm {
         };
         if writes && vmas.overlapping(range).any(read_only) {
             return Err(Errno::EACCES);
+        }
+        if prot != Prot::READ | Prot::EXEC {
+            self.leave_calls(&vmas, range)?;
+            self.unpatch(&vmas, range, Fate::Changes)?;
         }
         self.space.protect(range, prot)?;
         vmas.update(range, |v| v.prot = prot);
@@ -359,10 +364,10 @@ impl Mm {
             start: target,
             end: target + new_len,
         };
-        self.leave_stubs(&vmas, old_range)?;
-        self.leave_stubs(&vmas, new_range)?;
-        if target != old && super::calls::may_be_patched(&area) {
-            self.space.unpatch_calls(old_range, area.prot)?;
+        self.leave_calls(&vmas, old_range)?;
+        self.leave_calls(&vmas, new_range)?;
+        if target != old {
+            self.unpatch(&vmas, old_range, Fate::Moves)?;
         }
         if let Some((memory, offset)) = &area.memory {
             // A shared anonymous mapping that grows needs its memory file to grow along.
@@ -450,6 +455,10 @@ impl Mm {
                 end: v.end.min(range.end),
             })
             .collect();
+        let hints = [Advice::WillNeed, Advice::HugePage, Advice::NoHugePage];
+        if !hints.contains(&advice) {
+            self.leave_calls(&vmas, range)?;
+        }
         for r in parts {
             self.space.advise(r, advice)?;
         }

@@ -73,7 +73,7 @@ fn is_own(mm: &Mm) -> bool {
         .is_some_and(|m| m.space.same(&mm.space))
 }
 
-fn read_own(addr: u64, len: usize) -> Vec<u8> {
+fn read_own(mm: &Mm, addr: u64, len: usize) -> Vec<u8> {
     // As much as is mapped, page by page.
     let mut out = Vec::with_capacity(len);
     let mut page = vec![0; PAGE_SIZE as usize];
@@ -84,6 +84,7 @@ fn read_own(addr: u64, len: usize) -> Vec<u8> {
         if hal::user::copy_in(part, at).is_err() {
             break;
         }
+        mm.space.show_original(at, part);
         out.extend_from_slice(part);
         at += n;
     }
@@ -101,9 +102,9 @@ pub fn read(task: &Arc<Task>, addr: u64, len: u64) -> Result<Vec<u8>, Errno> {
         return Ok(Vec::new());
     }
     if is_own(&mm) {
-        return Ok(read_own(addr, len));
+        return Ok(read_own(&mm, addr, len));
     }
-    ask(task, move || read_own(addr, len))
+    ask(task, move || read_own(&mm, addr, len))
 }
 
 /// Writes to the memory of `task`; with `force` also where the app itself may not (breakpoints in code).
@@ -126,13 +127,17 @@ pub fn write(task: &Arc<Task>, addr: u64, bytes: &[u8], force: bool) -> Result<(
             return Err(Errno::EFAULT);
         }
         let to = area.end.min(end);
-        parts.push((at, to, area.prot));
+        parts.push((at, to, area.prot, super::calls::may_be_patched(area)));
         at = to;
     }
     let data = bytes.to_vec();
     let theirs = mm.clone();
     let job = move || {
-        for (from, to, prot) in parts {
+        for (from, to, prot, patched) in parts {
+            if patched {
+                let range = Range { start: from, end: to };
+                theirs.space.unpatch_calls(range, hal::site::Fate::Changes)?;
+            }
             let data = &data[(from - addr) as usize..(to - addr) as usize];
             if prot.contains(Prot::WRITE) {
                 hal::user::copy_out(from, data)?;

@@ -58,8 +58,18 @@ fn ppoll(fds: &mut [g::pollfd], timeout_ns: Option<u64>, mask: Option<u64>) -> R
     }
 }
 
+/// `ppoll` that does not wait. A kick may cut even that short in a thread that came by the call gate.
+fn look(fds: &mut [g::pollfd]) -> Result<u64, Errno> {
+    loop {
+        match ppoll(fds, Some(0), None) {
+            Err(Errno::EINTR) => {}
+            r => return r,
+        }
+    }
+}
+
 pub(super) fn now(items: &mut [PollItem]) -> Result<usize, Errno> {
-    with_fds(items, |fds| ppoll(fds, Some(0), None))
+    with_fds(items, look)
 }
 
 /// Whether one handle is ready; an error or a hang-up counts.
@@ -69,7 +79,7 @@ pub(super) fn is_ready(h: Handle, events: u16) -> Result<bool, Errno> {
         events: events as i16,
         revents: 0,
     }];
-    ppoll(&mut fds, Some(0), None).map(|n| n > 0)
+    look(&mut fds).map(|n| n > 0)
 }
 
 /// Sleeps until a descriptor of the machine's own is ready. Kicks do not end it.
