@@ -148,6 +148,23 @@ def sysctl_without_namespace(ctx):
             check(done.rc != 0 and not done.out, f"{name}, {key}: {done}")
 
 
+def shared_cgroup(ctx):
+    """The end of one container is not that of another in the same cgroup."""
+    def change(c):
+        c["linux"]["cgroupsPath"] = f"/quark-shared-{os.getpid()}"
+    b = ctx.bundle("sleep 1000", bundle.busybox(), change=change)
+    for runtime, name in both(ctx):
+        one, two = created(runtime, b), created(runtime, b)
+        equal((runtime.call("start", one).rc, runtime.call("start", two).rc), (0, 0), name)
+        runtime.call("delete", "--force", one)
+        done = runtime.call("exec", two, "echo", "alive")
+        equal((done.rc, done.text, runtime.state(two)["status"]), (0, "alive\n", "running"), f"{name}: {done}")
+        done = runtime.call("delete", "--force", two)
+        equal(done.rc, 0, f"{name}: {done}")
+    left = [d for d, names, _ in os.walk("/sys/fs/cgroup") if f"quark-shared-{os.getpid()}" in names]
+    check(not left, f"the cgroup is left in {left}")
+
+
 def documents(ctx):
     """Scripts match lines: the keys come in runc's order."""
     b = ctx.bundle("sleep 1000", bundle.busybox())
@@ -199,6 +216,7 @@ def cases():
         Case("hooks' directory and environment", hook_directory),
         Case("user namespace and a closed source", closed_source),
         Case("sysctl without its namespace", sysctl_without_namespace),
+        Case("a shared cgroup", shared_cgroup),
         Case("documents and tables", documents),
         Case("stderr is let go", stderr_let_go),
     ]

@@ -128,11 +128,17 @@ pub fn update(paths: &[PathBuf], limits: &LinuxResources) -> Result<(), Error> {
 
 /// Removes the cgroup recorded as `paths`, waiting a little for its last processes to be reaped.
 pub fn remove(paths: &[PathBuf]) -> Result<(), Error> {
-    let deadline = Instant::now() + Duration::from_secs(2);
+    let start = Instant::now();
+    let (soon, deadline) = (start + Duration::from_millis(200), start + Duration::from_secs(2));
     for path in paths {
         loop {
             match rustix::fs::rmdir(path) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => break,
+                // It is another's too: who is last removes it.
+                Err(rustix::io::Errno::BUSY) if Instant::now() > soon && !processes(paths).is_empty() => {
+                    log::warn!("cgroup {} is left to those that share it", path.display());
+                    break;
+                }
                 Err(rustix::io::Errno::BUSY) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(2));
                 }
@@ -156,15 +162,16 @@ pub fn processes(paths: &[PathBuf]) -> Vec<i32> {
     pids
 }
 
-/// Kills whatever is left in the cgroup and waits for it to go.
-pub fn kill_all(paths: &[PathBuf]) {
+/// Kills what is left in the cgroup of the sandbox whose first process is, or was, `server`, and waits for it to go. Others may
+/// share the cgroup: they are left alone.
+pub fn kill_all(paths: &[PathBuf], server: i32) {
     let _ = set_frozen(paths, false);
     let deadline = Instant::now() + Duration::from_secs(5);
     let own = std::process::id() as i32;
     while Instant::now() < deadline {
         let pids: Vec<i32> = processes(paths)
             .into_iter()
-            .filter(|p| *p != own && *p > 0)
+            .filter(|p| *p != own && *p > 0 && belongs(*p, server))
             .collect();
         if pids.is_empty() {
             return;
@@ -174,6 +181,29 @@ pub fn kill_all(paths: &[PathBuf]) {
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Whether process `pid` is of the sandbox of `server`, or of one whose server is gone: its jail, a pid namespace, is then the
+/// first of its line that is a sandbox's.
+fn belongs(pid: i32, server: i32) -> bool {
+    let (mut at, mut ours) = (pid, false);
+    while at > 0 {
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{at}/status")) else {
+            break;
+        };
+        let field = |name: &str| {
+            let line = status.lines().find_map(|l| l.strip_prefix(name));
+            line.unwrap_or_default().split_whitespace()
+        };
+        if at == server {
+            return true;
+        }
+        if field("Name:").next() == Some("quark-sandbox") {
+            ours = field("NSpid:").count() > 1;
+        }
+        at = field("PPid:").next().and_then(|p| p.parse().ok()).unwrap_or(0);
+    }
+    ours
 }
 
 /// Freezes or thaws the cgroup recorded as `paths`; gives whether a freezer was found.

@@ -34,7 +34,7 @@ pub fn destroy(dir: &ContainerDir) -> Result<(), Error> {
             }
         }
         // The jail dies with the sandbox process; the cgroup tells if something did not.
-        cgroup::kill_all(&record.cgroups);
+        cgroup::kill_all(&record.cgroups, record.pid);
         if let Some(unit) = &record.unit {
             Unit::named(unit).stop();
         }

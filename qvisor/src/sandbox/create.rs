@@ -86,7 +86,8 @@ impl Drop for Undo {
         }
         if let Some(cgroup) = &self.cgroup {
             // The jail dies with its parent, but not before the parent's end is seen.
-            crate::cgroup::kill_all(&cgroup.paths());
+            let server = self.child.as_ref().map_or(0, |c| c.id() as i32);
+            crate::cgroup::kill_all(&cgroup.paths(), server);
             let _ = cgroup.remove();
         }
         if let Some(dir) = &self.dir {
