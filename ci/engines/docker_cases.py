@@ -154,7 +154,7 @@ BUILD = [
 
 MANY = [
     Case("20 at once", "for i in $(seq 20); do run --rm --network none busybox echo $i & done | sort -n | tr '\\n' ' '; wait", "^1 2 3 .* 20", timeout=120),
-    Case("100, one after the other", "for i in $(seq 100); do run --rm --network none busybox true || echo failed $i; done; until_ok test -z \"\$(docker ps -aq)\"; docker ps -aq | wc -l", timeout=300, full=True),
+    Case("100, one after the other", "for i in $(seq 100); do run --rm --network none busybox true || echo failed $i; done; until_ok eval '[ -z \"$(docker ps -aq)\" ]'; docker ps -aq | wc -l", timeout=300, full=True),
 ]
 
 CASES = RUN + EXIT + INSIDE + NETWORK + BUILD + MANY
