@@ -1,4 +1,5 @@
 """What a group of program tests is made of: cases, most of them rows of a table."""
+import hashlib
 import os
 import re
 import tempfile
@@ -100,9 +101,14 @@ def table(rows, **common):
 def native(source, name, flags=(), parts=()):
     """Builds a static helper from a C file (and its other parts beside it) with the host's compiler; returns its path."""
     apt.need("gcc", "libc6-dev")
-    target = os.path.join(bundle.CACHE, "bin", name)
     files = [source] + [os.path.join(os.path.dirname(source), p) for p in parts]
-    if not os.path.exists(target) or os.path.getmtime(target) < max(map(os.path.getmtime, files)):
+    # By content: several checkouts share a cache.
+    key = hashlib.sha256(" ".join(flags).encode())
+    for path in files:
+        with open(path, "rb") as f:
+            key.update(f.read())
+    target = os.path.join(bundle.CACHE, "bin", key.hexdigest()[:12], name)
+    if not os.path.exists(target):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         done = process.run(["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", target, *(f for f in files if f.endswith(".c")), *flags], timeout=120)
         check(done.rc == 0, f"{source} does not compile\n{done}")
