@@ -190,16 +190,20 @@ fn wait_while_stopped(ctx: &mut Ctx<'_>) {
     let traced = || task.entry.load(Ordering::SeqCst) & entry::TRACED != 0;
     loop {
         let StopState::Stopped(sig) = p.stop.lock().0 else {
-            return;
+            break;
         };
         if task.killed() || traced() && crate::trace::process_stopped(ctx, sig) {
-            return;
+            break;
         }
         let old = task.state.swap(u32::from(b'T'), Ordering::Relaxed);
         let _ = crate::sched::wait::wait_killable(&p.signal_wait, || {
             (p.stop.lock().0 == StopState::Running || traced()).then_some(())
         });
         task.state.store(old, Ordering::Relaxed);
+    }
+    // A tracer that listened through the stop hears of its end before any signal that came with it.
+    if traced() {
+        crate::trace::interrupted(ctx);
     }
 }
 
