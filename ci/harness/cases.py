@@ -2,6 +2,7 @@
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from dataclasses import dataclass
 from typing import Callable
@@ -113,3 +114,21 @@ def native(source, name, flags=(), parts=()):
         done = process.run(["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", target, *(f for f in files if f.endswith(".c")), *flags], timeout=120)
         check(done.rc == 0, f"{source} does not compile\n{done}")
     return target
+
+
+def line_by_line(name, source, least=1000, change=None, timeout=60):
+    """A case that runs a program of ours, named after its C file, and compares each line it says with what it says under runc;
+    fewer than `least` bytes there are no comparison."""
+    def body(ctx):
+        root = f"{ctx.directory}/root"
+        program = os.path.splitext(os.path.basename(source))[0]
+        shutil.copytree(bundle.busybox(), root, symlinks=True)
+        shutil.copy(native(source, program), f"{root}/bin/{program}")
+        b = ctx.bundle([program], root, change=change)
+        expected = ctx.reference.run(b, timeout=timeout)
+        check(expected.rc == 0 and len(expected.text) > least, f"the comparison itself failed\n{expected}")
+        result = ctx.quark.run(b, timeout=timeout)
+        wrong = [f"{a!r} instead of {b!r}" for a, b in zip(result.text.splitlines(), expected.text.splitlines()) if a != b]
+        check(not wrong, "\n".join(wrong))
+        equal((result.rc, result.text), (0, expected.text), f"outcome\n{result}")
+    return Case(name, body)

@@ -288,6 +288,17 @@ fn apply_cpu(w: &Writer<'_>, c: &LinuxCpu) -> Result<(), Error> {
     Ok(())
 }
 
+impl Dir {
+    /// The first of two files if it is there, else the second.
+    fn one_of<'a>(&self, [first, second]: [&'a str; 2]) -> &'a str {
+        if self.path.join(first).exists() {
+            first
+        } else {
+            second
+        }
+    }
+}
+
 fn apply_block_io(w: &Writer<'_>, io: &LinuxBlockIo) -> Result<(), Error> {
     let v1 = w.dirs.iter().find(|d| d.controllers.iter().any(|c| c == "blkio"));
     let v2 = w
@@ -307,10 +318,7 @@ fn apply_block_io(w: &Writer<'_>, io: &LinuxBlockIo) -> Result<(), Error> {
         } else {
             ["io.weight", "io.bfq.weight"]
         };
-        let file = files
-            .iter()
-            .find(|f| dir.path.join(f).exists())
-            .unwrap_or(&files[1]);
+        let file = dir.one_of(files);
         w.set(dir, "blockIO.weight", file, weight)?;
     }
     if io.leaf_weight().is_some_and(|v| v != 0) {
@@ -328,10 +336,7 @@ fn apply_block_io(w: &Writer<'_>, io: &LinuxBlockIo) -> Result<(), Error> {
         } else {
             ["io.weight", "io.bfq.weight"]
         };
-        let file = files
-            .iter()
-            .find(|f| dir.path.join(f).exists())
-            .unwrap_or(&files[1]);
+        let file = dir.one_of(files);
         if let Some(weight) = device.weight().filter(|v| *v != 0) {
             w.set(dir, "blockIO.weightDevice", file, format!("{at} {weight}"))?;
         }
@@ -408,6 +413,22 @@ mod tests {
             "pids":{"limit":100}}"#,
         )
         .unwrap()
+    }
+
+    #[test]
+    fn weights_of_devices_go_where_the_scheduler_has_its_file() {
+        let (mut dirs, path) = dir(Version::V1, "weights");
+        dirs[0].controllers.push("blkio".to_owned());
+        let limits = r#"{"blockIO":{"weight":333,"weightDevice":[{"major":8,"minor":1,"weight":444}]}}"#;
+        let limits = serde_json::from_str(limits).unwrap();
+        apply(&dirs, &limits).unwrap();
+        let read = |f: &str| std::fs::read_to_string(path.join(f)).unwrap();
+        assert_eq!(read("blkio.bfq.weight"), "333");
+        assert_eq!(read("blkio.bfq.weight_device"), "8:1 444");
+        std::fs::write(path.join("blkio.weight_device"), "").unwrap();
+        apply(&dirs, &limits).unwrap();
+        assert_eq!(read("blkio.weight_device"), "8:1 444");
+        std::fs::remove_dir_all(path).unwrap();
     }
 
     #[test]
