@@ -30,6 +30,7 @@ CASES = [
     Case("cp, commit, export", "run --name $N $B sh -c 'echo e >/e'; podman cp $N:/e .; cat e; podman commit -q $N $N >/dev/null; run --rm localhost/$N cat /e", "e.e"),
     Case("top", "run -d --name $N $B sh -c 'sleep 100 & sleep 200' >/dev/null; sleep 0.5; podman top $N hpid | tail -n +2 | wc -l | sed 's/^[1-9]$/some/'", "some",
          ours="0\n", why="podman looks into the pid namespace of the first process, which is the sandbox's host side"),
+    Case("top, by ps(1) inside", "run -d --name $N $B sh -c 'sleep 100 & sleep 200' >/dev/null; sleep 0.5; podman top $N -o args | sort", "sleep 100.*sleep 200"),
     Case("--init", "run --rm --init $B sh -c 'echo $$ | grep -vw 1 | wc -l'", "1"),
     Case("build", "printf 'FROM localhost/busybox\\nRUN echo made >/made\\n' >Dockerfile; podman build -q --network none --runtime $BINARY -t $N . >/dev/null; run --rm localhost/$N cat /made", "made", full=True),
     Case("10 at once", "for i in $(seq 10); do run --rm $B echo $i & done | sort -n | tr '\\n' ' '; wait", "^1 2 3", full=True, timeout=120),

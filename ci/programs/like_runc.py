@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import bundle
+import process
 from cases import Case
 from report import check, equal
 
@@ -188,6 +189,34 @@ def documents(ctx):
         equal([k for k in ours if k in theirs], [k for k in theirs if k in ours], "order of the keys")
 
 
+def seen_from_the_host(ctx):
+    """What the host's tools show of a container is its processes, by their own names and command lines (`docker top`)."""
+    inner = "printf renamed >/proc/self/comm; sleep 102; :"
+    script = f"sleep 100 & time sleep 101 & sh -c '{inner}' & wait"
+    b = ctx.bundle(["sh", "-c", script], bundle.busybox())
+
+    def shown(runtime, id):
+        found = []
+        for pid in json.loads(runtime.call("ps", "--format", "json", id).text):
+            try:
+                with open(f"/proc/{pid}/comm", encoding="utf-8") as name, open(f"/proc/{pid}/cmdline", encoding="utf-8") as line:
+                    found.append((name.read(), line.read()))
+            except OSError:
+                found.append(("ended", ""))
+        return sorted(found)
+
+    expected = sorted([("sh\n", f"sh\0-c\0{script}\0"), ("sleep\n", "sleep\000100\0"), ("time\n", "time\0sleep\000101\0"),
+                       ("sleep\n", "sleep\000101\0"), ("renamed\n", f"sh\0-c\0{inner}\0"), ("sleep\n", "sleep\000102\0")])
+    for runtime, name in both(ctx):
+        id = created(runtime, b)
+        runtime.call("start", id)
+        try:
+            process.wait_until(lambda: shown(runtime, id) == expected, 10, name)
+        finally:
+            equal(shown(runtime, id), expected, name)
+        runtime.call("kill", id, "KILL")
+
+
 def stderr_let_go(ctx):
     """Whoever reads what `create --debug` says sees its end, though the container with a terminal lives on."""
     b = ctx.bundle("sleep 1000", bundle.busybox(), terminal=True)
@@ -218,5 +247,6 @@ def cases():
         Case("sysctl without its namespace", sysctl_without_namespace),
         Case("a shared cgroup", shared_cgroup),
         Case("documents and tables", documents),
+        Case("seen from the host", seen_from_the_host),
         Case("stderr is let go", stderr_let_go),
     ]

@@ -3,6 +3,7 @@ import os
 import time
 
 import bundle
+import process
 from cases import Case
 from report import check, equal
 
@@ -43,9 +44,9 @@ def figures(ctx, id):
     got = ctx.quark.call("metrics", id, timeout=20)
     equal(got.rc, 0, f"metrics\n{got}")
     out = {name: int(value) for name, value in (line.split() for line in got.text.splitlines())}
-    pids = [int(p) for p in ctx.quark.call("ps", "--format", "json", id, timeout=20).text.strip("[]\n").split(",")]
+    sandbox = ctx.quark.state(id)["pid"]
     threads, descriptors = 0, 0
-    for pid in pids:
+    for pid in (sandbox, *process.descendants(sandbox)):
         try:
             threads += len(os.listdir(f"/proc/{pid}/task"))
             # They share one table.

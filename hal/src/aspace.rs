@@ -221,6 +221,11 @@ impl AddressSpace {
             machine!(Spaces::show_original(&self.0, start, copy));
         }
     }
+    /// Tells the host where a program's parts lie in this address space, which is the caller's: its tools then show the
+    /// program's command line as their own. A host that will not hear of it shows none.
+    pub fn show_layout(&self, layout: &Layout) {
+        machine!(Spaces::show_layout(&self.0, layout));
+    }
     /// Tries to resolve a page fault of the app.
     pub fn fault(&self, addr: VirtAddr, access: Access) -> FaultOutcome {
         machine!(Spaces::fault(&self.0, addr, access))
@@ -238,6 +243,23 @@ pub fn barrier() -> Result<(), Errno> {
 /// Addresses apps may use.
 pub fn user_range() -> Range {
     machine!(Spaces::user_range())
+}
+
+/// Where the parts of a program lie in its address space.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Layout {
+    /// Code.
+    pub code: Range,
+    /// Initialised data.
+    pub data: Range,
+    /// What `brk(2)` gave.
+    pub brk: Range,
+    /// The first stack pointer.
+    pub stack: u64,
+    /// The arguments' strings.
+    pub args: Range,
+    /// The environment's strings.
+    pub env: Range,
 }
 
 /// The vDSO in every address space.

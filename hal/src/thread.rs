@@ -161,6 +161,11 @@ pub fn cpu_time_of(thread: &Thread) -> Option<(u64, u64)> {
     machine!(Threads::cpu_time_of(thread))
 }
 
+/// Names the calling thread, NUL-padded, for those who look at it from the host.
+pub fn set_host_name(name: &[u8; 16]) {
+    machine!(Threads::set_host_name(name));
+}
+
 /// Stops the whole guest with an exit code and a reason.
 pub fn power_off(code: i32, reason: &str) -> ! {
     machine!(Threads::power_off(code, reason))

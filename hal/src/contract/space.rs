@@ -1,6 +1,6 @@
 //! Address spaces.
 
-use crate::aspace::{Access, Advice, FaultOutcome, Prot, SpaceInner, Vdso};
+use crate::aspace::{Access, Advice, FaultOutcome, Layout, Prot, SpaceInner, Vdso};
 use crate::host::Handle;
 use alloc::sync::Arc;
 use qlib::boot::Range;
@@ -57,6 +57,8 @@ pub trait Spaces {
     }
     /// See [`crate::aspace::AddressSpace::show_original`].
     fn show_original(_space: &SpaceInner, _start: u64, _copy: &mut [u8]) {}
+    /// See [`crate::aspace::AddressSpace::show_layout`]. Only on `process` has the host a process to look at.
+    fn show_layout(_space: &SpaceInner, _layout: &Layout) {}
     /// Tries to resolve a page fault of the app.
     fn fault(space: &SpaceInner, addr: VirtAddr, access: Access) -> FaultOutcome;
 }

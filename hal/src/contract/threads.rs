@@ -29,6 +29,8 @@ pub trait Threads {
     /// The same of another thread, which may run at this moment; `None` where only the thread itself, or one of its address
     /// space, can tell.
     fn cpu_time_of(thread: &Thread) -> Option<(u64, u64)>;
+    /// See [`crate::thread::set_host_name`]. Only on `process` has the host a thread to look at.
+    fn set_host_name(_name: &[u8; 16]) {}
     /// Stops the whole guest with an exit code and a reason for the log.
     fn power_off(code: i32, reason: &str) -> !;
 }

@@ -1,7 +1,7 @@
 //! Address spaces: those of the host processes the app runs in.
 
 use super::{Process, handover, sites, stack, sys};
-use crate::aspace::{Access, Advice, FaultOutcome, Prot, SpaceInner};
+use crate::aspace::{Access, Advice, FaultOutcome, Layout, Prot, SpaceInner};
 use crate::boot;
 use crate::contract::Spaces;
 use crate::host::Handle;
@@ -17,6 +17,12 @@ const USER: Range = Range {
     start: 0x1_0000,
     end: (1 << 47) - PAGE_SIZE,
 };
+
+/// Source: `linux/prctl.h`.
+const PR_SET_MM: u64 = 35;
+const PR_SET_MM_MAP: u64 = 14;
+/// Words of a `struct prctl_mm_map`: eleven addresses, the auxiliary vector's address, two `u32`s.
+const MM_MAP_WORDS: usize = 13;
 
 /// The region and the vDSO.
 static RESERVED: Once<[Range; 2]> = Once::new();
@@ -220,6 +226,35 @@ impl Spaces for Process {
 
     fn show_original(space: &SpaceInner, start: u64, copy: &mut [u8]) {
         sites::show_original(space, start, copy);
+    }
+
+    fn show_layout(_space: &SpaceInner, l: &Layout) {
+        let mut map = [0u64; MM_MAP_WORDS];
+        let places = [
+            l.code.start,
+            l.code.end,
+            l.data.start,
+            l.data.end,
+            l.brk.start,
+            l.brk.end,
+            l.stack,
+            l.args.start,
+            l.args.end,
+            l.env.start,
+            l.env.end,
+        ];
+        map[..places.len()].copy_from_slice(&places);
+        // No auxiliary vector, and of the last two words, which are its size and a program file, no file.
+        map[MM_MAP_WORDS - 1] = (u32::MAX as u64) << 32;
+        let args = [
+            PR_SET_MM,
+            PR_SET_MM_MAP,
+            map.as_ptr() as u64,
+            size_of_val(&map) as u64,
+            0,
+        ];
+        // SAFETY: the host reads a `struct prctl_mm_map`.
+        let _ = unsafe { sys::call(g::__NR_prctl, args) };
     }
 
     fn fault(_space: &SpaceInner, addr: VirtAddr, _access: Access) -> FaultOutcome {

@@ -30,6 +30,9 @@ const CPUCLOCK_THREAD: i32 = 4;
 const CPUCLOCK_VIRT: i32 = 1;
 const CPUCLOCK_SCHED: i32 = 2;
 
+/// Source: `linux/prctl.h`.
+const PR_SET_NAME: u64 = 15;
+
 /// How long a thread looks for its token before it sleeps, ns: about what sleeping and being woken cost.
 const SPIN_NS: u64 = 5000;
 /// Looks between two looks at the clock.
@@ -227,6 +230,11 @@ impl Threads for Process {
         let user = clock::cpu(!tid << 3 | CPUCLOCK_THREAD | CPUCLOCK_VIRT)?.min(total);
         let spent = spent(thread);
         Some((spent.0 + user, spent.1 + total - user))
+    }
+
+    fn set_host_name(name: &[u8; 16]) {
+        // SAFETY: the host reads a string of 16 bytes at most.
+        let _ = unsafe { sys::call(g::__NR_prctl, [PR_SET_NAME, name.as_ptr() as u64]) };
     }
 
     fn power_off(code: i32, reason: &str) -> ! {

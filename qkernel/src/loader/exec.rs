@@ -293,6 +293,8 @@ fn replace(task: &Arc<Task>, regs: &mut UserContext, program: Program, stack_len
         vdso: crate::mm::vdso::map(&mm)?,
     };
     let sp = stack::build(&mm, stack_top, stack_len, &init)?;
+    let layout = mm.layout.lock().shown();
+    mm.space.show_layout(&layout);
     forget_old_program(task, &program);
     *regs = UserContext::new(VirtAddr(entry), VirtAddr(sp));
     hal::user::restore_fp(&FpState::initial());

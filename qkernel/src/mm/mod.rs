@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::AtomicBool;
 use hal::aspace::AddressSpace;
 use hal::sync::SpinLock;
+use qlib::boot::Range;
 
 pub use vma::{Vma, VmaSet};
 
@@ -60,6 +61,27 @@ pub struct Layout {
     pub env: Vec<u8>,
     /// Top-down mmap starts below this.
     pub mmap_base: u64,
+}
+
+impl Layout {
+    /// What the host is told of it.
+    pub fn shown(&self) -> hal::aspace::Layout {
+        let range = |start, end| Range { start, end };
+        let code = range(self.start_code, self.end_code);
+        // The host takes no address that could not be mapped: no data lie behind the code.
+        let data = match self.end_data {
+            0 => range(code.end, code.end),
+            end => range(self.start_data, end),
+        };
+        hal::aspace::Layout {
+            code,
+            data,
+            brk: range(self.start_brk, self.brk),
+            stack: self.start_stack,
+            args: range(self.arg_start, self.arg_end),
+            env: range(self.env_start, self.env_end),
+        }
+    }
 }
 
 /// F_SEAL_WRITE or F_SEAL_FUTURE_WRITE: no new shared mapping may be written to.

@@ -449,7 +449,7 @@ pub fn task_name(ctx: &mut Ctx<'_>, addr: u64, set: bool) -> SysResult {
                 break;
             }
         }
-        *ctx.task.comm.lock() = name;
+        ctx.task.set_comm(name);
     } else {
         let name = *ctx.task.comm.lock();
         copy_out(addr, &name)?;

@@ -233,7 +233,15 @@ impl Task {
         let mut comm = [0; 16];
         let n = name.len().min(15);
         comm[..n].copy_from_slice(&name[..n]);
+        self.set_comm(comm);
+    }
+    /// Sets the NUL-padded name. The host shows what a task calls itself, not what another calls it.
+    pub fn set_comm(&self, comm: [u8; 16]) {
         *self.comm.lock() = comm;
+        let me = hal::thread::current();
+        if self.thread.upgrade().is_some_and(|t| Arc::ptr_eq(&t, &me)) {
+            hal::thread::set_host_name(&comm);
+        }
     }
     /// Tells a vfork parent that the memory is its own again.
     pub fn end_vfork(&self) {

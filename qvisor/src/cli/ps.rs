@@ -23,8 +23,9 @@ pub fn main(global: &Global, args: Args) -> Result<i32, Error> {
     let dir = ContainerDir::open(&global.root, &args.id)?;
     if args.format == "json" {
         // Engines use these to find what belongs to a container on the host.
-        let pids = crate::cgroup::processes(&dir.record()?.cgroups);
-        println!("{}", serde_json::Value::from(pids));
+        let record = dir.record()?;
+        let pids = crate::cgroup::processes(&record.cgroups);
+        println!("{}", serde_json::Value::from(apps(pids, record.pid)));
         return Ok(0);
     }
     let record = dir.record()?;
@@ -73,6 +74,21 @@ pub fn main(global: &Global, args: Args) -> Result<i32, Error> {
         }
     }
     Ok(0)
+}
+
+/// Of the container's host processes those in which its programs run: on `process` the children of the jail, which is the
+/// sandbox process's child. Where there are none, all of them: on `kvm` the programs run in the virtual machine's process.
+fn apps(pids: Vec<i32>, server: i32) -> Vec<i32> {
+    let jailed = |pid: &i32| parent(*pid).and_then(parent) == Some(server);
+    let apps: Vec<i32> = pids.iter().copied().filter(jailed).collect();
+    if apps.is_empty() { pids } else { apps }
+}
+
+/// The parent of a host process.
+fn parent(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 const HEAD: &str = "UID          PID    PPID  C STIME TTY          TIME CMD";

@@ -247,14 +247,12 @@ fn set_comm(who: &Who, bytes: &[u8]) -> Result<(), Errno> {
     if !Arc::ptr_eq(&me.process, &task.process) {
         return Err(Errno::EINVAL);
     }
-    let end = bytes
-        .iter()
-        .position(|b| *b == b'\n' || *b == 0)
-        .unwrap_or(bytes.len());
+    // A new line counts, as with Linux.
+    let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     let mut name = [0; 16];
     let n = end.min(15);
     name[..n].copy_from_slice(&bytes[..n]);
-    *task.comm.lock() = name;
+    task.set_comm(name);
     Ok(())
 }
 
