@@ -349,6 +349,7 @@ def one_machine(report, arch, cpu, cases, expected, top, full):
         from_outside(machine, stage)
         if arch == platform.machine():
             report.case(f"{stage}/unified cgroups", lambda: cgroup_tests.unified(machine))
+            report.case(f"{stage}/unified cgroups, out of memory", lambda: cgroup_tests.out_of_memory(machine))
             # The tool that injects calls is built by the compiler that there is.
             report.case(f"{stage}/forbidden calls", lambda: forbidden(machine))
         if full:
