@@ -13,12 +13,14 @@ const BROKER: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::DAC_READ_SEARCH)
     .union(CapabilitySet::FOWNER)
-    .union(CapabilitySet::FSETID)
+    .union(CapabilitySet::FSETID);
+
+/// Capabilities it keeps where the container's own bounding set has them: for sockets (ports below 1024, raw sockets), and
+/// for what a file on a shared mount could do outside of the container (device nodes, file capabilities).
+const BOUNDED: CapabilitySet = CapabilitySet::NET_BIND_SERVICE
+    .union(CapabilitySet::NET_RAW)
     .union(CapabilitySet::MKNOD)
     .union(CapabilitySet::SETFCAP);
-
-/// Capabilities for sockets: ports below 1024, raw sockets.
-const NETWORK: CapabilitySet = CapabilitySet::NET_BIND_SERVICE.union(CapabilitySet::NET_RAW);
 
 /// Why a thread or process could not be confined.
 #[derive(Debug, thiserror::Error)]
@@ -125,19 +127,19 @@ pub fn confine_machine(keep: &[RawFd], bounding: u64) -> Result<(), OsError> {
     confine_host_side(bounding)
 }
 
-/// Leaves the host side only what serving the guest's requests needs; for the network only what the container's own
+/// Leaves the host side only what serving the guest's requests needs; of [`BOUNDED`] only what the container's own
 /// `bounding` set (a mask by capability number) holds.
 pub fn confine_host_side(bounding: u64) -> Result<(), OsError> {
     let have = rustix::thread::capabilities(None).doing("read capabilities")?;
-    let network = NETWORK.intersection(CapabilitySet::from_bits_retain(bounding));
-    set_capabilities(have.permitted.intersection(BROKER.union(network)))?;
+    let granted = BOUNDED.intersection(CapabilitySet::from_bits_retain(bounding));
+    set_capabilities(have.permitted.intersection(BROKER.union(granted)))?;
     rustix::thread::set_no_new_privs(true).doing("set no_new_privs")
 }
 
 /// Confines the calling thread to what `role` needs: its capabilities, of those it has, and its host calls. For good.
 pub fn confine_thread(role: Role) -> Result<(), Error> {
     let keep = match role {
-        Role::Broker | Role::Worker => BROKER.union(NETWORK),
+        Role::Broker | Role::Worker => BROKER.union(BOUNDED),
         // Without it the host takes set-user-id bits from what is written to; that is the guest kernel's to do.
         Role::Engine => CapabilitySet::FSETID,
         _ => CapabilitySet::empty(),
