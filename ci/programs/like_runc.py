@@ -2,6 +2,7 @@
 import json
 import os
 import subprocess
+import time
 
 import bundle
 import process
@@ -217,6 +218,27 @@ def seen_from_the_host(ctx):
         runtime.call("kill", id, "KILL")
 
 
+def exec_ends_first(ctx):
+    """Engines know no program of a container that has ended: its end waits until what stands for the program is reaped."""
+    b = ctx.bundle("sleep 1000", bundle.busybox())
+    for runtime, name in both(ctx):
+        id = created(runtime, b)
+        runtime.call("start", id)
+        pid_file = f"{ctx.directory}/{name}.pid"
+        with open(os.devnull, "r+b") as null:
+            command = runtime.command("exec", "--detach", "--pid-file", pid_file, id, "sleep", "1000")
+            equal(subprocess.run(command, stdin=null, stdout=null, stderr=subprocess.DEVNULL, timeout=60, check=False).returncode, 0, f"{name}: exec")
+        init = runtime.state(id)["pid"]
+        with open(pid_file, encoding="utf-8") as f:
+            program = int(f.read())
+        runtime.call("kill", id, "KILL")
+        os.waitid(os.P_PID, program, os.WEXITED | os.WNOWAIT)
+        time.sleep(0.3)
+        equal(os.waitid(os.P_PID, init, os.WEXITED | os.WNOWAIT | os.WNOHANG), None, f"{name}: the container has ended before the program")
+        equal(os.waitstatus_to_exitcode(os.waitpid(program, 0)[1]) in (-9, 137), True, f"{name}: the program's exit status")
+        process.wait_until(lambda: os.waitid(os.P_PID, init, os.WEXITED | os.WNOWAIT | os.WNOHANG), 10, f"{name}: the container's end")
+
+
 def stderr_let_go(ctx):
     """Whoever reads what `create --debug` says sees its end, though the container with a terminal lives on."""
     b = ctx.bundle("sleep 1000", bundle.busybox(), terminal=True)
@@ -248,5 +270,6 @@ def cases():
         Case("a shared cgroup", shared_cgroup),
         Case("documents and tables", documents),
         Case("seen from the host", seen_from_the_host),
+        Case("an exec ends before its container", exec_ends_first),
         Case("stderr is let go", stderr_let_go),
     ]

@@ -125,6 +125,8 @@ fn arguments_are_checked() {
     assert!(allowed(libc::SYS_ioctl, &[0, libc::FIONREAD as u64]));
     assert!(!allowed(libc::SYS_prctl, &[libc::PR_SET_SECCOMP as u64]));
     assert!(allowed(libc::SYS_prctl, &[libc::PR_SET_NAME as u64]));
+    let layout = |what: i32| allowed(libc::SYS_prctl, &[libc::PR_SET_MM as u64, what as u64]);
+    assert!(layout(libc::PR_SET_MM_MAP) && !layout(libc::PR_SET_MM_EXE_FILE));
     assert!(!allowed(libc::SYS_fcntl, &[0, libc::F_SETOWN as u64]));
     assert!(allowed(libc::SYS_fcntl, &[0, libc::F_DUPFD_CLOEXEC as u64]));
 }

@@ -138,6 +138,11 @@ pub fn kill(pid: i32, signo: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid, signo) }.into()).map(drop)
 }
 
+/// Whether there is a process `pid`, be it one that has ended and that its parent has not heard of.
+pub fn exists(pid: i32) -> bool {
+    pid > 0 && !kill(pid, 0).is_err_and(|e| e.raw_os_error() == Some(libc::ESRCH))
+}
+
 /// Brings network interface `name` of the current network namespace up.
 pub fn interface_up(name: &[u8]) -> io::Result<()> {
     let socket = rustix::net::socket_with(
@@ -199,6 +204,12 @@ pub fn force_send_buffer(fd: impl AsFd, bytes: i32) {
 /// The peer of a connected unix socket: its effective user id.
 pub fn peer_uid(fd: BorrowedFd<'_>) -> Result<u32, Errno> {
     Ok(rustix::net::sockopt::socket_peercred(fd)?.uid.as_raw())
+}
+
+/// The process that connected a socket's other end.
+pub fn peer_pid(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
+    let pid = rustix::net::sockopt::socket_peercred(fd)?.pid;
+    Ok(pid.as_raw_nonzero().get())
 }
 
 /// Fills `sched_getaffinity`'s answer: how many CPUs this process may use, at least 1.

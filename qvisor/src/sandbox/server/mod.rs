@@ -28,6 +28,8 @@ const BOOT_TIME: Duration = Duration::from_secs(30);
 const END_TIME: Duration = Duration::from_secs(2);
 /// How long the guest may take to end the container's program after SIGKILL before its machine is killed.
 const KILL_TIME: Duration = Duration::from_secs(3);
+/// How long the parents of processes that stand for programs in the container may take to hear of their end.
+const HEARD_TIME: Duration = Duration::from_secs(1);
 /// How often memory is looked at while it is scarce.
 const MEMORY_PERIOD: Duration = Duration::from_millis(20);
 /// Connections at one time; more wait in the socket's queue.
@@ -76,6 +78,8 @@ pub struct Server {
     since: Instant,
     connections: Vec<Connection>,
     next_exec: u32,
+    /// Processes of the host that stand for programs which were started later.
+    proxies: Vec<i32>,
     memory_scarce: bool,
     memory_ran_out: bool,
     killed: Option<Instant>,
@@ -101,6 +105,7 @@ impl Server {
             since: Instant::now(),
             connections: Vec::new(),
             next_exec: 1,
+            proxies: Vec::new(),
             memory_scarce: false,
             memory_ran_out: false,
             killed: None,
@@ -321,8 +326,18 @@ impl Server {
         if let (true, Some(memory)) = (self.memory_ran_out, &self.parts.memory) {
             memory.announce();
         }
+        self.wait_for_proxies();
         self.set_status(Status::Stopped, Some(code), reason);
         code
+    }
+
+    /// Lets the processes that stand for programs of the container end first, and their parents hear of it, as the end of a
+    /// pid namespace's first process waits for all others: engines know no program of a container that has ended.
+    fn wait_for_proxies(&self) {
+        let until = Instant::now() + HEARD_TIME;
+        while Instant::now() < until && self.proxies.iter().any(|p| sys::exists(*p)) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// The last lines of the guest kernel's log, in one.

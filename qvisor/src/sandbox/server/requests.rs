@@ -124,6 +124,9 @@ impl Server {
                 let mut spec = crate::runtime::process::to_guest(&process).map_err(|e| e.to_string())?;
                 spec.stdio = (0..fds.len() as u64).map(HandleId).collect();
                 let exec = self.exec(spec, &fds)?;
+                self.proxies.retain(|p| sys::exists(*p));
+                self.proxies
+                    .extend(sys::peer_pid(self.connections[index].socket.as_fd()));
                 let connection = &mut self.connections[index];
                 (connection.exec, connection.awaits) = (Some(exec), Awaits::Start);
                 connection.kill_on_close = kill_on_close;
