@@ -119,6 +119,23 @@ INSIDE = [
          "docker port $N | sed 's/:[0-9]*$/:port/'; docker ps --filter name=$N --format '{{.Names}} {{.Command}}'", "127.0.0.1:port"),
     Case("rename", "run -d --name $N busybox sleep 100 >/dev/null; docker rename $N ${N}b; docker exec ${N}b hostname | wc -c", "13"),
     Case("events", "since=$(date +%s); run --rm --name $N busybox true; docker events --since $since --until $(($(date +%s)+1)) --filter container=$N --format '{{.Action}}'", "create.*start.*die.*destroy"),
+    Case("run --ipc none, private, shareable", "for i in none private shareable; do run --rm --ipc $i busybox sh -c 'ls -d /dev/shm 2>&1; wc -l </proc/sysvipc/shm'; done", "/dev/shm"),
+    Case("run --add-host, --dns, --link", "run -d --name $N busybox sleep 100 >/dev/null; run --rm --add-host there:192.0.2.7 --dns 192.0.2.9 --dns-search example.org --link $N:other busybox sh -c "
+         "'grep there /etc/hosts; cat /etc/resolv.conf; grep -c other /etc/hosts; env | grep -c OTHER_NAME'", "192.0.2.7.*192.0.2.9.*1.1"),
+    Case("run --ip", "net=172.29.$([ $RUNTIME = runc ] && echo 8 || echo 9); docker network create --subnet $net.0/24 $N >/dev/null; run --rm --network $N --ip $net.5 busybox "
+         "ip -o -4 addr show eth0 | sed 's/.*inet 172.29.[89]//;s/ .*//'", "^.5/24"),
+    Case("run --security-opt systempaths and a profile", "echo '{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"mkdir\", \"mkdirat\"], \"action\": \"SCMP_ACT_ERRNO\"}]}' >p; "
+         "run --rm --security-opt seccomp=p busybox sh -c 'mkdir /x 2>&1; echo rc=$?'; run --rm --security-opt systempaths=unconfined busybox sh -c 'grep -c \"/proc/\" /proc/mounts; touch /proc/sys/kernel/hostname; echo rc=$?'", "not permitted.rc=1.0.rc=0"),
+    Case("run --stop-signal, --stop-timeout", "run -d --name $N --stop-signal USR1 --stop-timeout 1 busybox sh -c 'trap \"exit 8\" USR1; while :; do sleep 0.1; done' >/dev/null; sleep 0.5; docker stop $N >/dev/null; docker inspect -f '{{.State.ExitCode}}' $N", "^8"),
+    Case("signals through the client", "(docker run --runtime=$RUNTIME --name $N busybox sh -c 'trap \"echo got; exit 3\" INT; echo up; while :; do sleep 0.1; done'; echo rc=$?) & until_log $N up; "
+         "kill -INT $(pgrep -f \"^docker run .*--name $N\"); wait", "up.*got.rc=3"),
+    Case("exec while the container ends", "run -d --name $N busybox sleep 100 >/dev/null; (docker exec $N sh -c 'echo in; exec sleep 99'; echo rc=$?) & sleep 1; docker kill $N >/dev/null; wait", "in.rc=137"),
+    Case("kill and rm -f of what is paused", "run -d --name $N busybox sleep 100 >/dev/null; docker pause $N >/dev/null; docker kill $N 2>&1 | sed s/$N//; docker inspect -f '{{.State.Status}}' $N; docker rm -f $N; docker ps -aq --filter name=$N | wc -l", "0$"),
+    Case("wait for many", "for i in 1 2 3; do run -d --name $N$i busybox sh -c \"sleep 0.$i; exit $i\" >/dev/null; done; docker wait ${N}1 ${N}2 ${N}3", "1.2.3"),
+    Case("commit of a running one", "run -d --name $N busybox sh -c 'echo a >/a; sleep 100' >/dev/null; until_ok docker exec $N test -f /a; docker commit $N $N >/dev/null; docker inspect -f '{{.State.Status}}' $N; run --rm $N cat /a", "running.a"),
+    Case("cp and volumes, tmpfs", "echo x >f; run -d --name $N -v /vol --tmpfs /tmp busybox sleep 100 >/dev/null; docker cp f $N:/vol/; docker exec $N cat /vol/f; docker cp f $N:/tmp/; docker exec $N cat /tmp/f 2>&1 | grep -o 'No such'", "x"),
+    Case("restart of a killed one, on-failure", "run -d --name $N --restart on-failure:2 busybox sh -c 'echo x; exit 1' >/dev/null; tries() { [ \"$(docker inspect -f '{{.State.Status}} {{.RestartCount}}' $N)\" = \"exited 2\" ]; }; until_ok tries; docker inspect -f '{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}' $N; docker logs $N | wc -l", "exited 2 1.3"),
+    Case("limits of other kinds", "run --rm --cpu-shares 512 --memory 64m --memory-reservation 32m --memory-swappiness 0 --blkio-weight 300 --cpu-period 50000 --cpu-quota 25000 busybox echo ok 2>&1 | grep -v WARNING", "ok"),
 ]
 
 LINKS = "ip -o link | cut -d: -f2 | cut -d@ -f1 | grep -v veth | sort"
@@ -143,6 +160,8 @@ NETWORK = [
          ours=".*pid namespace.*0\n.*", why="a guest kernel knows its own processes only"),
     Case("--ipc container:", "run -d --ipc shareable --name $N busybox sleep 123 >/dev/null; run --rm --ipc container:$N busybox echo shared; echo rc=$?", "shared",
          ours=".*ipc namespace.*rc=12[0-9]\n", why="System V objects live in a guest kernel"),
+    Case("--pid host", "run --rm --pid host busybox sh -c '[ $$ -gt 20 ] && ls -d /proc/[0-9]* | wc -l | sed s/.*[0-9][0-9]/many/' 2>&1; echo rc=$?", "many.rc=0",
+         ours="rc=1\n", why="a guest kernel knows its own processes only"),
     Case("--uts host", "[ \"$(run --rm --uts host busybox hostname)\" = $(hostname) ] && echo same", "same"),
 ]
 

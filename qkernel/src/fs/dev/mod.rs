@@ -91,16 +91,13 @@ fn present(r: Result<(), Errno>) -> Result<(), Errno> {
     }
 }
 
-/// Fills the root of a new `/dev`: the default nodes, links and mount points, `/dev/console` when the container has a
+/// Fills the root of a new `/dev`: the default nodes and links, `/dev/console` when the container has a
 /// terminal, and the devices of the spec that lie below `/dev`.
 ///
 /// # Errors
 /// The file system's.
 pub fn populate(root: &InodeRef, devices: &[Device], terminal: bool) -> Result<(), Errno> {
     let creds = Creds::default();
-    for name in ["pts", "shm", "mqueue"] {
-        present(root.mkdir(name.as_bytes(), 0o755, &creds).map(|_| ()))?;
-    }
     for (name, perm, major, minor) in NODES {
         let node = root.mknod(name.as_bytes(), CHAR | perm, makedev(*major, *minor), &creds);
         present(node.and_then(|n| owned(&n, *perm, 0, 0)))?;

@@ -79,8 +79,12 @@ impl Inode for TextFile {
         // `echo 1 > file` opens with O_TRUNC.
         Ok(())
     }
-    fn set_attr(&self, _attr: &SetAttr) -> Result<(), Errno> {
-        Err(Errno::EPERM)
+    fn set_attr(&self, attr: &SetAttr) -> Result<(), Errno> {
+        // Times may be set, and are forgotten, as Linux forgets those of an inode that nobody uses.
+        match (attr.mode, attr.uid, attr.gid) {
+            (None, None, None) => Ok(()),
+            _ => Err(Errno::EPERM),
+        }
     }
 }
 
