@@ -148,6 +148,16 @@ fn check_linux(spec: &Spec, warnings: &mut Vec<String>) -> Result<(), Error> {
             _ => {}
         }
     }
+    for (kind, shown) in [
+        (LinuxNamespaceType::Pid, "processes"),
+        (LinuxNamespaceType::Ipc, "IPC objects"),
+    ] {
+        if !seen.contains(&kind) {
+            warnings.push(format!(
+                "linux.namespaces: without {kind} the host's {shown} are not seen all the same: the guest kernel has its own"
+            ));
+        }
+    }
     let mapped = linux.uid_mappings().as_ref().is_some_and(|m| !m.is_empty());
     if mapped && !seen.contains(&LinuxNamespaceType::User) {
         return refuse("linux.uidMappings", "needs a user namespace in linux.namespaces");
