@@ -12,6 +12,7 @@ import bundle
 import cgroup_tests
 import machine_tests
 import process
+import read_tests
 from cases import SAME, native
 from report import Failure, Skip, check, equal, shorten
 from runtime import Runtime
@@ -346,6 +347,7 @@ def one_machine(report, arch, cpu, cases, expected, top, full):
         report.case(f"{stage}/check", lambda: check_says_kvm(machine))
         report.case(f"{stage}/idle", lambda: idle(machine))
         machine_tests.run(machine, stage)
+        read_tests.run(machine, stage)
         from_outside(machine, stage)
         if arch == platform.machine():
             report.case(f"{stage}/unified cgroups", lambda: cgroup_tests.unified(machine))

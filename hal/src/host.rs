@@ -137,6 +137,11 @@ impl<'a> Dest<'a> {
     pub fn advance(&mut self, n: usize) {
         self.done += n;
     }
+    /// Takes the last `n` bytes back, which turned out not to count.
+    #[allow(dead_code)]
+    pub(crate) fn rewind(&mut self, n: usize) {
+        self.done -= n.min(self.done);
+    }
     /// The app segments not yet filled, for machines whose host calls take app addresses; `None` for kernel buffers.
     pub fn segments(&self) -> Option<Vec<UserSlice>> {
         match &self.kind {

@@ -13,6 +13,8 @@ pub mod clock;
 pub mod contract;
 pub mod cpu;
 pub mod host;
+#[cfg(any(target_os = "none", test))]
+mod readcache;
 pub mod site;
 pub mod sync;
 pub mod thread;
@@ -84,4 +86,22 @@ pub fn heap_usage() -> HeapUsage {
     return heap::usage();
     #[cfg(not(target_os = "none"))]
     HeapUsage::default()
+}
+
+/// What the host was asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HostUsage {
+    /// Requests put into the ring.
+    pub requests: u64,
+    /// Bytes that reads of files copied out of mapped pieces, for which the host was not asked.
+    pub window_read_bytes: u64,
+}
+
+/// Asks the machine what it asked of the host by requests. Where there is no ring there are none.
+pub fn host_usage() -> HostUsage {
+    #[cfg(target_os = "none")]
+    if boot::kind() == qlib::boot::MachineKind::Kvm {
+        return bare::host_usage();
+    }
+    HostUsage::default()
 }

@@ -19,6 +19,7 @@ pub fn all() -> Vec<(Vec<u8>, u64)> {
         }
     }
     let heap = hal::heap_usage();
+    let host = hal::host_usage();
     [
         ("heap_allocated_bytes", heap.allocated as u64),
         ("heap_claimed_bytes", heap.claimed as u64),
@@ -27,6 +28,8 @@ pub fn all() -> Vec<(Vec<u8>, u64)> {
         ("descriptors", descriptors),
         ("open_files", files.len() as u64),
         ("oom_kills", crate::control::oom_kills()),
+        ("host_requests", host.requests),
+        ("window_read_bytes", host.window_read_bytes),
     ]
     .into_iter()
     .map(|(name, value)| (name.as_bytes().to_vec(), value))

@@ -18,7 +18,7 @@ const MS: u64 = 1_000_000;
 
 /// The start hook.
 pub fn run() {
-    let cases: [(&str, fn()); 19] = [
+    let cases: [(&str, fn()); 20] = [
         ("park and unpark", park),
         ("kernel threads come and go", many_threads),
         ("registers survive a call", registers),
@@ -37,6 +37,7 @@ pub fn run() {
         ("ranges", ranges),
         ("user memory", user_memory),
         ("memory files", memory_files),
+        ("reads of many pieces", crate::reads::run),
         ("waiting for handles", waiting),
     ];
     for (name, case) in cases {

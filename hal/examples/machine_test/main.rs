@@ -18,6 +18,8 @@ mod cases;
 #[cfg(target_os = "none")]
 mod protections;
 #[cfg(target_os = "none")]
+mod reads;
+#[cfg(target_os = "none")]
 mod x86_64;
 #[cfg(target_os = "none")]
 mod native {

@@ -2,7 +2,7 @@
 //! physical address; it copies before it looks.
 
 use super::qcall::{self, Pending, call, call_value, request};
-use super::{Bare, phys, window};
+use super::{Bare, phys, reads, window};
 use crate::contract::{Clock, HostService, Threads};
 use crate::host::{Dest, Handle, HostEvent, MessageIn, Owner, PollItem, Received, Src};
 use alloc::vec::Vec;
@@ -104,6 +104,7 @@ impl HostService for Bare {
     }
 
     fn close(h: Handle) {
+        reads::closed(h);
         // Nobody waits: this may run where sleeping is not possible.
         qcall::submit(&request(Op::Close, h));
     }
@@ -236,8 +237,18 @@ impl HostService for Bare {
 
     fn read(h: Handle, dest: &mut Dest<'_>, offset: Option<u64>) -> Result<usize, Errno> {
         let mut total = 0;
-        let mut buf = alloc::vec![0u8; dest.remaining().clamp(1, MAX_PAYLOAD)];
+        let mut buf = Vec::new();
         loop {
+            if let Some(o) = offset {
+                let n = reads::copy(h, dest, o + total as u64);
+                total += n;
+                if n > 0 && dest.remaining() == 0 {
+                    return Ok(total);
+                }
+            }
+            if buf.is_empty() {
+                buf = alloc::vec![0u8; dest.remaining().clamp(1, MAX_PAYLOAD)];
+            }
             let want = dest.remaining().min(buf.len());
             let at = offset.map(|o| o + total as u64);
             let r = with_args(
@@ -256,6 +267,11 @@ impl HostService for Bare {
                 Err(e) => return Err(e),
             };
             total += stored;
+            if let Some(o) = offset
+                && n > 0
+            {
+                reads::requested(h, o + (total - stored + n) as u64);
+            }
             if n < want || stored < n || dest.remaining() == 0 {
                 return Ok(total);
             }

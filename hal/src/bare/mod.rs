@@ -28,6 +28,7 @@ mod host;
 mod phys;
 mod qcall;
 mod random;
+mod reads;
 mod reclaim;
 mod region;
 mod sched;
@@ -115,6 +116,14 @@ fn come_up(id: u32) {
 
 /// What a waiting processor must look at meanwhile: nothing, because nobody waits for a CPU that is in the kernel ([`tlb`]).
 pub(crate) fn poll_while_spinning() {}
+
+/// Requests made of the host, and bytes of reads that needed none.
+pub(crate) fn host_usage() -> crate::HostUsage {
+    crate::HostUsage {
+        requests: qcall::submitted(),
+        window_read_bytes: reads::copied_bytes(),
+    }
+}
 
 /// Stops the guest with a reason.
 fn ports_stop(code: i32, reason: &str) -> ! {

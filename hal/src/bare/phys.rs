@@ -30,6 +30,17 @@ pub(super) unsafe fn zero(pa: PhysAddr) {
     unsafe { core::ptr::write_bytes(ptr(pa), 0, PAGE_SIZE_USIZE) };
 }
 
+/// Copies `len` bytes of the window to the kernel's own memory; `false` when the host has no memory behind some of them,
+/// because the file became shorter.
+///
+/// # Safety
+/// `to` is valid for `len` bytes; `from` lies in pieces that stay in the window.
+#[must_use]
+pub(super) unsafe fn copy_out(to: *mut u8, from: PhysAddr, len: usize) -> bool {
+    // SAFETY: by the caller's promise.
+    unsafe { usercopy::copy_window(to, ptr(from), len) == 0 }
+}
+
 /// Copies a frame; `false` when the host has no memory behind `from`, because a file in the window became shorter.
 ///
 /// # Safety

@@ -52,6 +52,7 @@ impl Shared for Area {
 
 static SUBMISSIONS: SpinLock<Producer<Area>> = SpinLock::new(Producer::new(Area, SUBMIT));
 static COMPLETIONS: SpinLock<Consumer<Area>> = SpinLock::new(Consumer::new(Area, COMPLETE));
+static SUBMITTED: AtomicU64 = AtomicU64::new(0);
 static LOG: SpinLock<()> = SpinLock::new(());
 
 /// Learns where the rings are (physical).
@@ -117,8 +118,14 @@ pub(super) fn request(op: Op, handle: HandleId) -> Request {
     r
 }
 
+/// Requests so far.
+pub(super) fn submitted() -> u64 {
+    SUBMITTED.load(Ordering::Relaxed)
+}
+
 /// Puts a request into the ring. With a tag, the [`Pending`] it names must live until it is done; 0 = nobody waits.
 pub(super) fn submit(r: &Request) {
+    SUBMITTED.fetch_add(1, Ordering::Relaxed);
     loop {
         let pushed = SUBMISSIONS.lock().push(r.as_bytes());
         match pushed {

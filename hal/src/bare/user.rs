@@ -32,6 +32,19 @@ fn pieces(len: usize, mut copy: impl FnMut(usize, usize) -> usize) -> Result<(),
     Ok(())
 }
 
+/// Copies `len` bytes of the window to the app; `false` when the app's memory is not there, or the file's is not any more.
+///
+/// # Safety
+/// `src` lies in pieces that stay in the window; `dst..dst + len` are app addresses.
+#[must_use]
+pub(super) unsafe fn copy_out_of_window(dst: u64, src: *const u8, len: usize) -> bool {
+    // SAFETY: the piece lies in what the caller promises.
+    pieces(len, |at, n| unsafe {
+        usercopy::copy_window_out(dst + at as u64, src.wrapping_add(at), n)
+    })
+    .is_ok()
+}
+
 impl UserAccess for Bare {
     fn copy_in(dst: &mut [u8], src: u64) -> Result<(), usize> {
         let to = dst.as_mut_ptr();

@@ -1,10 +1,14 @@
 //! Host files in guest-physical memory (DAX): the host maps pieces of a file into the window, where the direct map reaches
-//! them and address spaces map them. Pieces are shared by all mappings of the same file.
+//! them and address spaces map them. Pieces are shared by all mappings of the same file, and by reads ([`super::reads`]).
+//!
+//! Pieces that address spaces map stay as long as their file does. Those that only reads use are a bounded cache: the one
+//! that was not read for longest goes first.
 
 use super::thread::{self, counted};
 use super::{Bare, qcall};
 use crate::contract::{HostService, Threads};
 use crate::host::Handle;
+use crate::readcache::{ClockQueue, Verdict};
 use crate::sync::SpinLock;
 use crate::thread::ThreadRef;
 use alloc::collections::BTreeMap;
@@ -12,13 +16,16 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use qlib::boot::Range;
-use qlib::qcall::{HandleId, Op};
+use qlib::qcall::{HandleId, HostStat, Op};
 use qlib::{Errno, PAGE_SIZE, PhysAddr};
 
 /// Bytes of a piece: a 2 MiB block.
 pub(super) const CHUNK: u64 = 2 << 20;
 /// Files kept though nobody maps them, so that the next start of the same program finds them.
 const KEPT_FILES: usize = 256;
+/// The part of the window that pieces may fill which only reads use: one in so many. The rest is for mappings, which
+/// cannot do without.
+const READ_SHARE: u64 = 4;
 
 struct Window {
     base: u64,
@@ -49,11 +56,25 @@ pub(super) fn init(range: Range) {
 enum Chunk {
     /// The host is asked; these threads wait.
     Loading(Vec<ThreadRef>),
-    /// It is mapped at this physical address.
-    Ready(u64),
+    /// It is in the window.
+    Ready(Piece),
 }
 
-/// A host file that address spaces map.
+struct Piece {
+    /// Where it is, physical.
+    pa: u64,
+    /// Copies out of it that are under way.
+    readers: u32,
+    /// It was read since [`READ_PIECES`] looked last.
+    read: bool,
+    /// Address spaces may know its pages.
+    mapped: bool,
+}
+
+/// Pieces that were mapped for reads, by file and number. Lock order: this, then a file's `chunks`.
+static READ_PIECES: SpinLock<ClockQueue<(Weak<FileMap>, u64)>> = SpinLock::new(ClockQueue::new());
+
+/// A host file that address spaces map, and reads copy from.
 pub(super) struct FileMap {
     /// Our own handle of it.
     handle: Handle,
@@ -83,7 +104,14 @@ static CACHE: SpinLock<Cache> = SpinLock::new(Cache {
 /// # Errors
 /// The host's.
 pub(super) fn open(h: Handle, write: bool) -> Result<Arc<FileMap>, Errno> {
-    let st = Bare::stat(h, b"")?;
+    open_known(h, &Bare::stat(h, b"")?, write)
+}
+
+/// As [`open`], for who knows the file's status.
+///
+/// # Errors
+/// The host's.
+pub(super) fn open_known(h: Handle, st: &HostStat, write: bool) -> Result<Arc<FileMap>, Errno> {
     let key = (st.dev, st.ino, (st.ctime_s, st.ctime_ns), write);
     if let Some(f) = lookup(key) {
         f.size.store(st.size, Ordering::Relaxed);
@@ -163,16 +191,118 @@ fn take_room() -> Option<u64> {
     }
 }
 
+/// Empties a piece's room and makes it free.
+fn give_back(pa: u64) {
+    let mut r = qcall::request(Op::UnmapWindow, HandleId::NONE);
+    r.args[0] = pa - WINDOW.lock().base;
+    r.args[1] = CHUNK;
+    qcall::submit(&r);
+    // The next owner's request comes behind this one, and the host keeps their order.
+    WINDOW.lock().free.push(pa);
+}
+
+/// What becomes of a piece that was mapped for reads when there is no more room for all of them; takes it away from its file
+/// where it must go. `closed` gets what may not be dropped under the lock.
+fn judge((map, number): &(Weak<FileMap>, u64), closed: &mut Vec<Arc<FileMap>>) -> Verdict {
+    let Some(map) = map.upgrade() else {
+        return Verdict::Drop;
+    };
+    let mut chunks = map.chunks.lock();
+    let verdict = match chunks.get_mut(number) {
+        Some(Chunk::Ready(p)) if p.mapped => Verdict::Drop,
+        Some(Chunk::Ready(p)) if p.readers > 0 || p.read => {
+            p.read = false;
+            Verdict::Keep
+        }
+        Some(Chunk::Ready(p)) => {
+            give_back(p.pa);
+            chunks.remove(number);
+            Verdict::Drop
+        }
+        _ => Verdict::Drop,
+    };
+    drop(chunks);
+    closed.push(map);
+    verdict
+}
+
+/// A piece of a file that stays in the window while this lives.
+pub(super) struct Held<'a> {
+    map: &'a FileMap,
+    number: u64,
+    pa: u64,
+}
+
+impl Held<'_> {
+    /// The physical address of the byte at `offset` of the file, which lies in this piece.
+    pub fn at(&self, offset: u64) -> PhysAddr {
+        PhysAddr(self.pa + offset % CHUNK)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(Chunk::Ready(piece)) = self.map.chunks.lock().get_mut(&self.number) {
+            piece.readers -= 1;
+        }
+    }
+}
+
+/// Where the last page of a file of `size` bytes begins.
+pub(super) fn last_page(size: u64) -> u64 {
+    size.saturating_sub(1) / PAGE_SIZE * PAGE_SIZE
+}
+
 impl FileMap {
     /// The physical address of the page at `offset` of the file, if its piece is mapped and the file reaches that far.
     pub fn page(&self, offset: u64) -> Option<PhysAddr> {
         if offset >= self.size.load(Ordering::Relaxed) {
             return None;
         }
-        match self.chunks.lock().get(&(offset / CHUNK)) {
-            Some(Chunk::Ready(pa)) => Some(PhysAddr(pa + offset % CHUNK)),
+        match self.chunks.lock().get_mut(&(offset / CHUNK)) {
+            Some(Chunk::Ready(piece)) => {
+                piece.mapped = true;
+                Some(PhysAddr(piece.pa + offset % CHUNK))
+            }
             _ => None,
         }
+    }
+
+    /// Holds the piece that `offset` lies in, for a read, whether or not the file reaches that far. May sleep.
+    ///
+    /// # Errors
+    /// ENOMEM when the window is full; the host's.
+    pub fn hold(self: &Arc<Self>, offset: u64) -> Result<Held<'_>, Errno> {
+        let number = offset / CHUNK;
+        loop {
+            if let Some(Chunk::Ready(piece)) = self.chunks.lock().get_mut(&number) {
+                piece.readers += 1;
+                piece.read = true;
+                return Ok(Held {
+                    map: self,
+                    number,
+                    pa: piece.pa,
+                });
+            }
+            if self.load_piece(number)? {
+                self.keep_for_reads(number);
+            }
+        }
+    }
+
+    /// A piece was mapped for reads; others may have to go for it.
+    fn keep_for_reads(self: &Arc<Self>, number: u64) {
+        let most = {
+            let w = WINDOW.lock();
+            ((w.end - w.base) / CHUNK / READ_SHARE) as usize
+        };
+        let mut pieces = READ_PIECES.lock();
+        pieces.push((Arc::downgrade(self), number));
+        let mut closed = Vec::new();
+        while pieces.len() > most && pieces.drop_one(|p| judge(p, &mut closed)) {}
+        drop(pieces);
+        // Files may be closed here.
+        drop(closed);
     }
 
     /// Makes [`FileMap::page`] succeed for `offset`. May sleep.
@@ -186,11 +316,15 @@ impl FileMap {
                 return Err(Errno::ENXIO);
             }
         }
-        let n = offset / CHUNK;
+        self.load_piece(offset / CHUNK).map(|_| ())
+    }
+
+    /// Has the host map a piece; `false`: it was there already. May sleep.
+    fn load_piece(&self, n: u64) -> Result<bool, Errno> {
         loop {
             let mut chunks = self.chunks.lock();
             match chunks.get_mut(&n) {
-                Some(Chunk::Ready(_)) => return Ok(()),
+                Some(Chunk::Ready(_)) => return Ok(false),
                 Some(Chunk::Loading(waiters)) => {
                     waiters.push(counted(thread::current()));
                     drop(chunks);
@@ -206,7 +340,15 @@ impl FileMap {
         let made = self.map_chunk(n);
         let mut chunks = self.chunks.lock();
         let old = match made {
-            Ok(pa) => chunks.insert(n, Chunk::Ready(pa)),
+            Ok(pa) => chunks.insert(
+                n,
+                Chunk::Ready(Piece {
+                    pa,
+                    readers: 0,
+                    read: false,
+                    mapped: false,
+                }),
+            ),
             Err(_) => chunks.remove(&n),
         };
         drop(chunks);
@@ -215,7 +357,7 @@ impl FileMap {
                 Bare::unpark(&w);
             }
         }
-        made.map(|_| ())
+        made.map(|_| true)
     }
 
     fn map_chunk(&self, n: u64) -> Result<u64, Errno> {
@@ -238,6 +380,16 @@ impl FileMap {
         self.size.store(size, Ordering::Relaxed);
     }
 
+    /// Where the file's last page began when it was last looked at.
+    pub fn last_page(&self) -> u64 {
+        last_page(self.size.load(Ordering::Relaxed))
+    }
+
+    /// The file was seen to reach to `end`.
+    pub fn reaches(&self, end: u64) {
+        self.size.fetch_max(end, Ordering::Relaxed);
+    }
+
     /// Where the file's last page ended when it was last looked at.
     pub fn end(&self) -> u64 {
         self.size.load(Ordering::Relaxed).next_multiple_of(PAGE_SIZE)
@@ -253,13 +405,8 @@ impl Drop for FileMap {
     fn drop(&mut self) {
         let chunks = core::mem::take(self.chunks.get_mut());
         for (_, c) in chunks {
-            if let Chunk::Ready(pa) = c {
-                let mut r = qcall::request(Op::UnmapWindow, HandleId::NONE);
-                r.args[0] = pa - WINDOW.lock().base;
-                r.args[1] = CHUNK;
-                qcall::submit(&r);
-                // The next owner's request comes behind this one, and the host keeps their order.
-                WINDOW.lock().free.push(pa);
+            if let Chunk::Ready(piece) = c {
+                give_back(piece.pa);
             }
         }
         Bare::close(self.handle);

@@ -65,6 +65,16 @@ global_asm!(
     "22: ldrb w4, [x1]",
     "strb w4, [x0]",
     ".endm",
+    // Here the load may fault as well as the stores.
+    ".macro THROUGH_PAIR",
+    "23: ldp x4, x5, [x1]",
+    "20: sttr x4, [x0]",
+    "21: sttr x5, [x0, #8]",
+    ".endm",
+    ".macro THROUGH_BYTE",
+    "24: ldrb w4, [x1]",
+    "22: sttrb w4, [x0]",
+    ".endm",
     ".macro ZERO_PAIR",
     "20: sttr xzr, [x0]",
     "21: sttr xzr, [x0, #8]",
@@ -81,6 +91,11 @@ global_asm!(
     "USER_COPY quark_user_copy_out, STORE_PAIR, STORE_BYTE",
     "USER_COPY quark_user_zero, ZERO_PAIR, ZERO_BYTE",
     "USER_COPY quark_window_copy, WINDOW_PAIR, WINDOW_BYTE",
+    "USER_COPY quark_window_copy_out, THROUGH_PAIR, THROUGH_BYTE",
+    ".pushsection .rodata.quark_fixups, \"a\"",
+    ".long 23b - quark_fixups, 13b - quark_fixups",
+    ".long 24b - quark_fixups, 15b - quark_fixups",
+    ".popsection",
     // x0 = an address in a cache line to clean to where instructions are fetched from.
     ".balign 16",
     ".globl quark_clean_line",
@@ -128,6 +143,7 @@ unsafe extern "C" {
     fn quark_user_copy_out(dst: u64, src: *const u8, len: usize) -> usize;
     fn quark_user_zero(dst: u64, unused: u64, len: usize) -> usize;
     fn quark_window_copy(dst: *mut u8, src: *const u8, len: usize) -> usize;
+    fn quark_window_copy_out(dst: u64, src: *const u8, len: usize) -> usize;
     fn quark_clean_line(addr: u64);
     fn quark_user_load32(addr: u64, value: *mut u32) -> u32;
     fn quark_user_cmpxchg32(addr: u64, old: u32, new: u32, found: *mut u32) -> u32;
@@ -176,6 +192,16 @@ pub unsafe fn copy_out(dst: u64, src: *const u8, len: usize) -> usize {
 pub unsafe fn copy_window(dst: *mut u8, src: *const u8, len: usize) -> usize {
     // SAFETY: as the caller promises; where the host has no memory the copy ends.
     unsafe { quark_window_copy(dst, src, len) }
+}
+
+/// Copies `len` bytes of a file in the window to the app; returns how many were not copied, for a fault of the app's memory or
+/// because the file has become shorter.
+///
+/// # Safety
+/// `dst..dst + len` are app addresses; `src..src + len` lies in the window.
+pub unsafe fn copy_window_out(dst: u64, src: *const u8, len: usize) -> usize {
+    // SAFETY: as the caller promises; either side's faults end the copy.
+    unsafe { quark_window_copy_out(dst, src, len) }
 }
 
 /// Cleans a cache line of the kernel's memory, or of a file in the window, to where instructions are fetched from.

@@ -149,6 +149,16 @@ pub unsafe fn copy_window(dst: *mut u8, src: *const u8, len: usize) -> usize {
     unsafe { quark_user_copy(dst, src, len) }
 }
 
+/// Copies `len` bytes of a file in the window to the app; returns how many were not copied, for a fault of the app's memory or
+/// because the file has become shorter.
+///
+/// # Safety
+/// `dst..dst + len` are app addresses; `src..src + len` lies in the window.
+pub unsafe fn copy_window_out(dst: u64, src: *const u8, len: usize) -> usize {
+    // SAFETY: as the caller promises; either side's faults end the copy.
+    unsafe { quark_user_copy(dst as *mut u8, src, len) }
+}
+
 /// Zeroes `len` bytes of the app; returns how many were not zeroed for a fault.
 ///
 /// # Safety
