@@ -25,6 +25,8 @@ pub mod user;
 pub mod bare;
 #[cfg(target_os = "none")]
 mod entry;
+#[cfg(any(target_os = "none", all(test, loom)))]
+mod gate;
 #[cfg(target_os = "none")]
 mod heap;
 #[cfg(target_os = "none")]

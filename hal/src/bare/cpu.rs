@@ -2,6 +2,7 @@
 
 use super::stack;
 use crate::aspace::SpaceInner;
+use crate::gate::Gate;
 use crate::native::cpu::CpuTables;
 use crate::sync::Once;
 use crate::thread::Thread;
@@ -9,12 +10,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, UnsafeCell};
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
-
-/// [`Cpu::mode`]: the CPU does not touch app memory; it looks at [`Cpu::flush`] before it does again.
-pub(super) const KERNEL: u32 = 0;
-/// The CPU runs the app, or copies from or to its memory.
-pub(super) const USER: u32 = 1;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 /// One CPU. `Cell`s and `UnsafeCell`s are touched by that CPU only, which never interrupts itself in the kernel.
 pub(super) struct Cpu {
@@ -32,10 +28,8 @@ pub(super) struct Cpu {
     pub prev: Cell<(*const Thread, bool)>,
     /// The CPU waits for an interrupt.
     pub idle: AtomicBool,
-    /// [`KERNEL`] or [`USER`].
-    pub mode: AtomicU32,
-    /// Another CPU changed this one's address space: the TLB must be flushed before the app's memory is touched again.
-    pub flush: AtomicBool,
+    /// Passed before the app's memory is touched: another CPU may have changed this one's address space.
+    pub gate: Gate,
     /// Counter value at which the running thread's time slice is over.
     pub slice_end: Cell<u64>,
     /// Counter value the timer is set to; `u64::MAX` = not set.
@@ -54,11 +48,10 @@ impl core::fmt::Debug for Cpu {
         // Cells of another CPU may be torn; this is for the log of a machine that stops.
         write!(
             f,
-            "cpu {} idle {:?} mode {:?} flush {:?} slice {:#x} armed {:#x} stamp {:#x}",
+            "cpu {} idle {:?} {:?} slice {:#x} armed {:#x} stamp {:#x}",
             self.id,
             self.idle,
-            self.mode,
-            self.flush,
+            self.gate,
             self.slice_end.get(),
             self.armed.get(),
             self.stamp.load(Ordering::Relaxed)
@@ -79,8 +72,7 @@ pub(super) fn init(n: u32) {
             root: AtomicU64::new(0),
             prev: Cell::new((core::ptr::null(), false)),
             idle: AtomicBool::new(false),
-            mode: AtomicU32::new(KERNEL),
-            flush: AtomicBool::new(false),
+            gate: Gate::new(),
             slice_end: Cell::new(u64::MAX),
             armed: Cell::new(u64::MAX),
             stamp: AtomicU64::new(0),

@@ -183,7 +183,7 @@ pub(super) fn activate(c: &Cpu, space: Option<Arc<SpaceInner>>) {
     }
     c.root.store(root, Ordering::SeqCst);
     // From here on shootdowns see this CPU; what was changed before is seen by the flush below.
-    c.flush.store(false, Ordering::SeqCst);
+    c.gate.forget();
     let table = if root == 0 {
         KERNEL_ROOT.load(Ordering::Relaxed)
     } else {

@@ -237,9 +237,10 @@ impl Threads for Bare {
         let on = s.running_on.load(Ordering::SeqCst);
         if let Some(c) = (on as usize).checked_sub(1).and_then(|i| cpu::all().get(i)) {
             let now = native::clock::counter().saturating_sub(c.stamp.load(Ordering::Relaxed));
-            match c.mode.load(Ordering::Relaxed) {
-                cpu::USER => u += now,
-                _ => k += now,
+            if c.gate.is_inside() {
+                u += now;
+            } else {
+                k += now;
             }
         }
         Some((super::clock::to_ns(u), super::clock::to_ns(k)))

@@ -4,7 +4,7 @@
 //! app or copy right now, and others flush before they touch app memory again. Nobody waits for a CPU that waits itself:
 //! a waiting CPU is in the kernel. Tables are freed with their address space only, so stale walks are harmless.
 
-use super::cpu::{self, KERNEL, USER};
+use super::cpu;
 use crate::native::{irq, mmu};
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
@@ -31,14 +31,13 @@ pub(super) fn interrupt(root: Option<u64>) {
         if c.id == me.id || root.is_some_and(|r| c.root.load(Ordering::SeqCst) != r) {
             continue;
         }
-        c.flush.store(true, Ordering::SeqCst);
-        if c.mode.load(Ordering::SeqCst) == USER {
+        if c.gate.tell() {
             irq::send_ipi(c.id);
             asked.push(c);
         }
     }
     for c in asked {
-        while c.flush.load(Ordering::SeqCst) && c.mode.load(Ordering::SeqCst) == USER {
+        while c.gate.waits() {
             core::hint::spin_loop();
         }
     }
@@ -46,15 +45,10 @@ pub(super) fn interrupt(root: Option<u64>) {
 
 /// Declares that this CPU is about to touch app memory (or to run the app).
 pub(super) fn enter_user() {
-    let me = cpu::this();
-    me.mode.store(USER, Ordering::SeqCst);
-    // The request is taken before it is served: one that comes between the two must not be lost.
-    if me.flush.swap(false, Ordering::SeqCst) {
-        mmu::flush_user();
-    }
+    cpu::this().gate.enter(mmu::flush_user);
 }
 
 /// Declares that it does not any more.
 pub(super) fn leave_user() {
-    cpu::this().mode.store(KERNEL, Ordering::SeqCst);
+    cpu::this().gate.leave();
 }
