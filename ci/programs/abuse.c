@@ -7,6 +7,7 @@
  * every worker can be killed. It says so every second (a line that begins with "beat"), which a watchdog outside can wait for. */
 #include "abuse.h"
 #include "abuse_shapes.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -249,20 +250,29 @@ static void harmless(void) {
   if (fd < 0 || syscall(SYS_getdents64, fd, text, sizeof text) <= 0) _exit(13);
   volatile char *memory = map(0, 8 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
   memory[5 * PAGE] = 1;
-  /* The limit of processes may be used up: that is no fault. */
-  pid_t p = fork();
+  /* The limit of processes may be used up: that is no fault; nor is it that a worker stops what it may. */
+  pid_t p = fork(), ended = 0;
   if (p == 0) _exit(7);
-  if (p > 0 && (waitpid(p, &status, 0) != p || (WIFEXITED(status) && WEXITSTATUS(status) != 7))) _exit(14);
+  while (p > 0 && (ended = waitpid(p, &status, WUNTRACED)) == p && WIFSTOPPED(status)) kill(p, SIGCONT);
+  if (p > 0 && (ended != p || (WIFEXITED(status) && WEXITSTATUS(status) != 7))) _exit(14);
   if (p < 0 && errno != EAGAIN) _exit(15);
   _exit(0);
 }
+
+/* How often a worker that runs as root stopped a harmless process: kill(-1, SIGSTOP) is its right. */
+static long stopped;
 
 /* Waits for a child of ours; whether it ended in time. */
 static int ends(pid_t p, int *status) {
   long limit = now_ms() + PATIENCE_MS;
   while (now_ms() < limit) {
-    pid_t ended = waitpid(-1, status, WNOHANG);
-    if (ended == p) return 1;
+    pid_t ended = waitpid(-1, status, WNOHANG | WUNTRACED);
+    if (ended == p && !WIFSTOPPED(*status)) return 1;
+    if (ended == p) {
+      /* It must go on from there. */
+      stopped++;
+      kill(p, SIGCONT);
+    }
     if (ended <= 0) usleep(1000);
   }
   return 0;
@@ -280,6 +290,26 @@ static int fail(const char *what, int detail) {
   printf("%s: %d\n", what, detail);
   fflush(stdout);
   return 1;
+}
+
+/* Says what a process that should have ended does, and what its children do. */
+static void witness(pid_t p) {
+  DIR *all = opendir("/proc");
+  for (struct dirent *e; all && (e = readdir(all));) {
+    char path[300], text[4096];
+    int pid = atoi(e->d_name), parent = 0;
+    for (int i = 0; pid > 0 && i < 4; i++) {
+      snprintf(path, sizeof path, "/proc/%d/%s", pid, ((const char *[]){"stat", "status", "wchan", "syscall"})[i]);
+      int fd = open(path, O_RDONLY);
+      ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+      if (fd >= 0) close(fd);
+      if (n < 0) continue;
+      text[n] = 0;
+      if (i == 0 && (sscanf(text, "%*d %*[^)]) %*c %d", &parent) != 1 || (pid != p && parent != p))) break;
+      fprintf(stderr, "%s:\n%s\n", path, text);
+    }
+  }
+  if (all) closedir(all);
 }
 
 /* Ends everybody else and removes what outlives them; whether they did end. */
@@ -348,7 +378,14 @@ int main(int argc, char **argv) {
       }
       if (p < 0 && errno == EAGAIN) continue;
       if (p < 0) return fail("no fork for a harmless process", errno);
-      if (!ends(p, &status)) return fail("a harmless process hangs in round", (int)round);
+      if (!ends(p, &status)) {
+        witness(p);
+        fail("a harmless process hangs in round", (int)round);
+        /* The one who watches looks at it from the host. */
+        sleep(5);
+        return 1;
+      }
+      if (stopped && !as_root) return fail("a harmless process was stopped", (int)stopped);
       /* Signals may come to it from processes of the same user. */
       if (WIFEXITED(status) && WEXITSTATUS(status)) return fail("a harmless process failed", WEXITSTATUS(status));
       if (WIFSIGNALED(status) && !as_root && WTERMSIG(status) != SIGKILL) return fail("a harmless process was ended by a signal", WTERMSIG(status));
@@ -361,6 +398,6 @@ int main(int argc, char **argv) {
     beat = now_ms() + 1000;
   }
   printf("survived: %d\n", calls > 1000);
-  fprintf(stderr, "%ld calls\n", calls);
+  fprintf(stderr, "%ld calls, a harmless process stopped %ld times\n", calls, stopped);
   return 0;
 }

@@ -54,19 +54,23 @@ def random_system_calls(user, seconds):
                        change=bounded(user == "root"))
         before = host()
         again = f"(again with SEED={seed})"
-        p = ctx.quark.start("run", "--bundle", b, ctx.quark.new_id())
-        heard, size = time.monotonic(), 0
+        id = ctx.quark.new_id()
+        p = ctx.quark.start("run", "--bundle", b, id)
+        heard, size, seen_from_outside = time.monotonic(), 0, ""
         while p.p.poll() is None:
+            if not seen_from_outside and b"hangs" in p.out:
+                seen_from_outside = ctx.quark.call("debug", id).text if ctx.is_quark else "-"
             if len(p.err) + len(p.out) != size:
                 heard, size = time.monotonic(), len(p.err) + len(p.out)
             if time.monotonic() - heard > SILENCE:
+                seen = ctx.quark.call("debug", id).text
                 try:
                     p.finish(0.1)
                 except Failure as e:
-                    raise Failure(f"the sandbox hangs {again}\n{e}") from None
+                    raise Failure(f"the sandbox hangs {again}\n{e}\n{seen}") from None
             time.sleep(0.1)
         result = p.finish(seconds + 200)
-        equal((result.rc, result.text), (0, "survived: 1\n"), f"outcome {again}\n{result}")
+        equal((result.rc, result.text), (0, "survived: 1\n"), f"outcome {again}\n{result}\n{result.errors}\n{seen_from_outside}")
         check(not any(word in result.errors for word in ("quark:", "panic")), f"a complaint of the sandbox's {again}\n{result}")
         equal(host(), before, f"the host {again}")
         with open(beside, encoding="utf-8") as f:
