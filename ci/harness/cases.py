@@ -116,7 +116,7 @@ def native(source, name, flags=(), parts=()):
     return target
 
 
-def line_by_line(name, source, least=1000, change=None, timeout=60):
+def line_by_line(name, source, least=1000, change=None, timeout=60, args=()):
     """A case that runs a program of ours, named after its C file, and compares each line it says with what it says under runc;
     fewer than `least` bytes there are no comparison."""
     def body(ctx):
@@ -124,7 +124,7 @@ def line_by_line(name, source, least=1000, change=None, timeout=60):
         program = os.path.splitext(os.path.basename(source))[0]
         shutil.copytree(bundle.busybox(), root, symlinks=True)
         shutil.copy(native(source, program), f"{root}/bin/{program}")
-        b = ctx.bundle([program], root, change=change)
+        b = ctx.bundle([program, *args], root, change=change)
         expected = ctx.reference.run(b, timeout=timeout)
         check(expected.rc == 0 and len(expected.text) > least, f"the comparison itself failed\n{expected}")
         result = ctx.quark.run(b, timeout=timeout)

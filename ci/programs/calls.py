@@ -6,6 +6,14 @@ from cases import line_by_line
 HERE = os.path.dirname(__file__)
 
 
+def with_rights(c):
+    """New privileges, and file systems that give them, or not."""
+    c["process"]["noNewPrivileges"] = False
+    c["root"]["readonly"] = False
+    c["mounts"].append({"destination": "/mnt", "type": "tmpfs", "source": "tmpfs", "options": ["nodev", "mode=755"]})
+
+
 def cases():
     yield line_by_line("corners of system calls", f"{HERE}/calls.c")
     yield line_by_line("far ends, running programs, sockets in sockets", f"{HERE}/edges.c", least=500)
+    yield line_by_line("rights of programs", f"{HERE}/privileges.c", change=with_rights, args=("/", "/mnt", "/tmp"))

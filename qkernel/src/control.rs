@@ -214,7 +214,6 @@ fn creds_of(spec: &ProcessSpec) -> Creds {
         caps: spec.caps,
         securebits: 0,
         no_new_privs: spec.no_new_privs,
-        keep_caps: false,
     }
 }
 

@@ -99,9 +99,9 @@ pub fn chown(o: &Object, uid: Option<u32>, gid: Option<u32>, creds: &Creds) -> R
     {
         return Err(Errno::EPERM);
     }
-    // A change of owner drops set-user-ID, and set-group-ID of an executable.
+    // This drops set-user-ID, and set-group-ID of an executable, even where nothing changes.
     let mut mode = None;
-    if attr.mode & 0o170_000 != 0o040_000 && (uid.is_some() || gid.is_some()) {
+    if attr.mode & 0o170_000 != 0o040_000 {
         let mut drop_bits = attr.mode & S_ISUID;
         if attr.mode & 0o010 != 0 {
             drop_bits |= attr.mode & S_ISGID;
@@ -110,7 +110,7 @@ pub fn chown(o: &Object, uid: Option<u32>, gid: Option<u32>, creds: &Creds) -> R
             mode = Some(attr.mode & 0o7777 & !drop_bits);
         }
     }
-    if uid.is_some() || gid.is_some() {
+    if uid.is_some() || gid.is_some() || mode.is_some() {
         o.inode.set_attr(&SetAttr {
             uid,
             gid,

@@ -1,17 +1,16 @@
-//! execve. Source: `execve(2)`, `capabilities(7)` (transformation of capabilities).
+//! execve. Source: `execve(2)`.
 
 use super::elf::Image;
+use super::privileges::{self, Privileges};
 use super::stack::{self, Initial};
 use crate::fs;
 use crate::fs::file::File;
-use crate::fs::mount_flags::{NOEXEC, NOSUID};
+use crate::fs::mount_flags::NOEXEC;
 use crate::fs::path::Path;
 use crate::mm::Mm;
 use crate::mm::ops::{Backing, MapRequest, Place};
 use crate::mm::vma::Label;
-use crate::ns::user::{self, Kind};
 use crate::signal::{SIG_IGN, SigAction};
-use crate::task::creds::{Creds, cap};
 use crate::task::process::SigHandlers;
 use crate::task::{Task, exit};
 use alloc::sync::Arc;
@@ -43,8 +42,7 @@ pub struct Program {
     args: Vec<Vec<u8>>,
     env: Vec<Vec<u8>>,
     path: Vec<u8>,
-    creds: Arc<Creds>,
-    secure: bool,
+    privileges: Privileges,
 }
 
 /// Finds the program behind `path`, through `#!` lines, and checks that it can run.
@@ -69,7 +67,7 @@ pub fn prepare(
                 Some(p) => Some(open_interpreter(task, p)?),
                 None => None,
             };
-            let (creds, secure) = new_creds(task, &file)?;
+            let privileges = privileges::after_exec(task, &file)?;
             return Ok(Program {
                 image,
                 interpreter,
@@ -77,8 +75,7 @@ pub fn prepare(
                 args,
                 env,
                 path: path.to_vec(),
-                creds,
-                secure,
+                privileges,
             });
         };
         let mut new_args = Vec::with_capacity(args.len() + 2);
@@ -136,65 +133,6 @@ fn script_line(file: &File) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>, Errno>
     )))
 }
 
-/// Whether somebody traces the task who has no right to what the program would get.
-fn meddled_with(task: &Task, creds: &Creds) -> bool {
-    let tracer = task.trace.lock().tracer.clone();
-    let Some(tracer) = tracer.and_then(|w| w.upgrade()) else {
-        return false;
-    };
-    let who = tracer.tasks.lock().first().map(|t| t.creds());
-    !who.is_some_and(|w| w.capable_in(&creds.user, cap::SYS_PTRACE))
-}
-
-/// Credentials after the exec: set-user-ID, set-group-ID, and the capability rules for root.
-fn new_creds(task: &Task, file: &File) -> Result<(Arc<Creds>, bool), Errno> {
-    const S_ISUID: u32 = 0o4000;
-    const S_ISGID: u32 = 0o2000;
-    const S_IXGRP: u32 = 0o010;
-    const SECBIT_NOROOT: u32 = 1;
-    let stat = file.ops().stat(file)?;
-    let old = task.creds();
-    let mut c = (*old).clone();
-    let nosuid =
-        c.no_new_privs || meddled_with(task, &c) || file.path().map_or(0, Path::mount_flags) & NOSUID != 0;
-    let known = user::mapped(&c.user, Kind::Uid, stat.uid) && user::mapped(&c.user, Kind::Gid, stat.gid);
-    // What somebody mounted in a namespace of their own gives nobody else rights.
-    let top = task.namespaces().mnt.top();
-    let here = file
-        .path()
-        .zip(top)
-        .is_some_and(|(p, t)| Arc::ptr_eq(&p.mount.top(), &t));
-    if !nosuid && known && here {
-        if stat.mode & S_ISUID != 0 {
-            c.euid = stat.uid;
-        }
-        if stat.mode & (S_ISGID | S_IXGRP) == S_ISGID | S_IXGRP {
-            c.egid = stat.gid;
-        }
-    }
-    let changed = c.euid != old.euid || c.egid != old.egid;
-    if changed {
-        c.caps.ambient = 0;
-    }
-    let zero = c.root();
-    let root = c.securebits & SECBIT_NOROOT == 0 && (Some(c.euid) == zero || Some(c.uid) == zero);
-    let (permitted, effective) = if root {
-        let all = c.caps.bounding | c.caps.inheritable;
-        (all, if Some(c.euid) == zero { all } else { 0 })
-    } else {
-        (c.caps.ambient, c.caps.ambient)
-    };
-    c.caps.permitted = permitted;
-    c.caps.effective = effective;
-    c.suid = c.euid;
-    c.fsuid = c.euid;
-    c.sgid = c.egid;
-    c.fsgid = c.egid;
-    c.keep_caps = false;
-    let secure = changed || c.euid != c.uid || c.egid != c.gid;
-    Ok((Arc::new(c), secure))
-}
-
 /// A number of pages below `2^bits`, as bytes.
 fn random_pages(bits: u32) -> u64 {
     let mut b = [0u8; 8];
@@ -238,7 +176,7 @@ fn replace(task: &Arc<Task>, regs: &mut UserContext, program: Program, stack_len
     crate::ipc::futex::exit_task(task);
     exit::clear_tid(task);
     let space = old_mm.space.replace()?;
-    let mm = Mm::new(space, program.creds.clone());
+    let mm = Mm::new(space, program.privileges.creds.clone());
     *task.mm.lock() = Some(mm.clone());
     drop(old_mm);
     task.end_vfork();
@@ -288,8 +226,8 @@ fn replace(task: &Arc<Task>, regs: &mut UserContext, program: Program, stack_len
         path: &program.path,
         program: mapped,
         interpreter_base,
-        creds: &program.creds,
-        secure: program.secure,
+        creds: &program.privileges.creds,
+        secure: program.privileges.secure,
         vdso: crate::mm::vdso::map(&mm)?,
     };
     let sp = stack::build(&mm, stack_top, stack_len, &init)?;
@@ -332,10 +270,13 @@ fn forget_old_program(task: &Arc<Task>, program: &Program) {
         fs::fdtable::close(f);
     }
     *task.files.lock() = own;
-    *task.creds.lock() = program.creds.clone();
+    let new = &program.privileges;
+    if new.secure || new.creds.gains_over(&task.creds()) {
+        task.death_signal.store(0, Ordering::Relaxed);
+    }
+    *task.creds.lock() = new.creds.clone();
     task.robust_list.store(0, Ordering::Relaxed);
     task.clear_tid.store(0, Ordering::Relaxed);
-    task.death_signal.store(0, Ordering::Relaxed);
     *task.restart.lock() = None;
     let name = program
         .path
@@ -345,6 +286,6 @@ fn forget_old_program(task: &Arc<Task>, program: &Program) {
     task.set_name(name);
     *p.exe.lock() = program.file.path().cloned();
     p.did_exec.store(true, Ordering::Relaxed);
-    p.dumpable.store(u32::from(!program.secure), Ordering::Relaxed);
+    p.dumpable.store(u32::from(new.dumpable), Ordering::Relaxed);
     crate::time::timers::forget(p);
 }

@@ -3,4 +3,5 @@
 mod elf;
 pub mod exec;
 pub mod home;
+pub mod privileges;
 mod stack;

@@ -322,12 +322,23 @@ pub fn capable_in(creds: &Creds, target: &UserRef, capability: u32) -> bool {
     }
 }
 
+/// Whether user `uid` is the root of `ns` or of one above it.
+pub fn is_root_above(ns: &UserRef, uid: u32) -> bool {
+    let mut ns = ns.clone();
+    loop {
+        if to_kernel(&ns, Kind::Uid, 0) == Some(uid) {
+            return true;
+        }
+        let Some(n) = ns else { return false };
+        ns = n.parent.clone();
+    }
+}
+
 /// The credentials of a task that enters `ns`: all capabilities in it.
 pub fn enter(creds: &mut Creds, ns: UserRef) {
     let all = (1u64 << (cap::LAST + 1)) - 1;
     creds.user = ns;
     creds.securebits = 0;
-    creds.keep_caps = false;
     creds.caps.inheritable = 0;
     creds.caps.permitted = all;
     creds.caps.effective = all;

@@ -4,33 +4,37 @@ use super::Support::{Full, Refused};
 use super::{Args, Ctx, SysResult};
 use crate::ns::user::{self, Kind};
 use crate::rows;
-use crate::task::creds::{Creds, cap};
+use crate::task::creds::{Creds, cap, securebit};
 use crate::task::table;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 use hal::user::{UserPtr, copy_in, copy_out};
 use qlib::Errno;
 
 /// "Keep" in the setre*/setres* calls.
 const KEEP: u32 = u32::MAX;
-const SECBIT_NO_SETUID_FIXUP: u32 = 4;
 
 /// Replaces the credentials by a changed copy.
 pub fn change(ctx: &Ctx<'_>, f: impl FnOnce(&mut Creds)) {
     let mut slot = ctx.task.creds.lock();
     let mut c = (**slot).clone();
     f(&mut c);
+    if c.gains_over(&slot) {
+        ctx.task.process.dumpable.store(0, Ordering::Relaxed);
+        ctx.task.death_signal.store(0, Ordering::Relaxed);
+    }
     *slot = Arc::new(c);
 }
 
 /// The capability rules when user ids change. Source: `capabilities(7)`, "Effect of user ID changes".
 fn fix_caps(old: &Creds, c: &mut Creds) {
-    if c.securebits & SECBIT_NO_SETUID_FIXUP != 0 {
+    if c.securebits & securebit::NO_SETUID_FIXUP != 0 {
         return;
     }
     let Some(zero) = c.root() else { return };
     let root = |c: &Creds| c.uid == zero || c.euid == zero || c.suid == zero;
     if root(old) && !root(c) {
-        if !c.keep_caps {
+        if c.securebits & securebit::KEEP_CAPS == 0 {
             c.caps.permitted = 0;
             c.caps.effective = 0;
         }
@@ -190,7 +194,9 @@ fn sys_setfsuid(ctx: &mut Ctx<'_>, uid: u32) -> SysResult {
         | 1 << cap::DAC_READ_SEARCH
         | 1 << cap::FOWNER
         | 1 << cap::FSETID
-        | 1 << cap::MKNOD;
+        | 1 << cap::LINUX_IMMUTABLE
+        | 1 << cap::MKNOD
+        | 1 << cap::MAC_OVERRIDE;
     let old = ctx.task.creds();
     let shown = u64::from(old.shown_uid(old.fsuid));
     let Some(uid) = old.kernel_uid(uid) else {
@@ -200,6 +206,9 @@ fn sys_setfsuid(ctx: &mut Ctx<'_>, uid: u32) -> SysResult {
     if [old.uid, old.euid, old.suid, old.fsuid].contains(&uid) || old.has(cap::SETUID) {
         change(ctx, |c| {
             c.fsuid = uid;
+            if c.securebits & securebit::NO_SETUID_FIXUP != 0 {
+                return;
+            }
             if Some(old.fsuid) == zero && Some(uid) != zero {
                 c.caps.effective &= !FS_CAPS;
             } else if Some(old.fsuid) != zero && Some(uid) == zero {
@@ -324,7 +333,12 @@ fn sys_capset(ctx: &mut Ctx<'_>, header: u64, data: u64) -> SysResult {
     let [effective, permitted, inheritable] = sets;
     let old = ctx.task.creds().caps;
     let capable = ctx.task.creds().has(cap::SETPCAP);
-    let may_inherit = old.inheritable | if capable { old.bounding } else { old.permitted };
+    let own = if capable {
+        u64::MAX
+    } else {
+        old.inheritable | old.permitted
+    };
+    let may_inherit = own & (old.inheritable | old.bounding);
     if permitted & !old.permitted != 0 || effective & !permitted != 0 || inheritable & !may_inherit != 0 {
         return Err(Errno::EPERM);
     }
@@ -335,6 +349,17 @@ fn sys_capset(ctx: &mut Ctx<'_>, header: u64, data: u64) -> SysResult {
         c.caps.ambient &= permitted & inheritable;
     });
     Ok(0)
+}
+
+/// Whether a task may set its security bits to `bits`.
+fn may_set_securebits(c: &Creds, bits: u64) -> bool {
+    let locks = securebit::ALL << 1;
+    let old = c.securebits;
+    let known = bits & !u64::from(securebit::ALL | locks) == 0;
+    let changed = old ^ bits as u32;
+    let locked = (old & locks) >> 1 & changed | old & locks & !(bits as u32);
+    let harmless = securebit::ADVISORY | securebit::ADVISORY << 1;
+    known && locked == 0 && (c.has(cap::SETPCAP) || changed != 0 && changed & !harmless == 0)
 }
 
 /// `prctl` options about capabilities; `None` = not one of them.
@@ -360,23 +385,29 @@ pub fn prctl(ctx: &mut Ctx<'_>, option: u32, a: Args) -> Option<SysResult> {
         }
         CAPBSET_READ | CAPBSET_DROP => Err(Errno::EINVAL),
         GET_SECUREBITS => Ok(u64::from(c.securebits)),
-        SET_SECUREBITS if !c.has(cap::SETPCAP) => Err(Errno::EPERM),
+        SET_SECUREBITS if !may_set_securebits(&c, number) => Err(Errno::EPERM),
         SET_SECUREBITS => {
             change(ctx, |c| c.securebits = number as u32);
             Ok(0)
         }
-        GET_KEEPCAPS => Ok(u64::from(c.keep_caps)),
+        GET_KEEPCAPS => Ok(u64::from(c.securebits & securebit::KEEP_CAPS != 0)),
         SET_KEEPCAPS if number > 1 => Err(Errno::EINVAL),
+        SET_KEEPCAPS if c.securebits & securebit::KEEP_CAPS << 1 != 0 => Err(Errno::EPERM),
         SET_KEEPCAPS => {
-            change(ctx, |c| c.keep_caps = number == 1);
+            change(ctx, |c| {
+                c.securebits &= !securebit::KEEP_CAPS;
+                c.securebits |= securebit::KEEP_CAPS * number as u32;
+            });
             Ok(0)
         }
+        GET_NO_NEW_PRIVS if (1..5).any(|i| a.u64(i) != 0) => Err(Errno::EINVAL),
         GET_NO_NEW_PRIVS => Ok(u64::from(c.no_new_privs)),
-        SET_NO_NEW_PRIVS if number != 1 || a.u64(2) != 0 => Err(Errno::EINVAL),
+        SET_NO_NEW_PRIVS if number != 1 || (2..5).any(|i| a.u64(i) != 0) => Err(Errno::EINVAL),
         SET_NO_NEW_PRIVS => {
             change(ctx, |c| c.no_new_privs = true);
             Ok(0)
         }
+        CAP_AMBIENT if a.u64(3) != 0 || a.u64(4) != 0 => Err(Errno::EINVAL),
         CAP_AMBIENT => ambient(ctx, a.u64(1), a.u64(2)),
         _ => return None,
     })
@@ -387,7 +418,7 @@ fn ambient(ctx: &mut Ctx<'_>, what: u64, number: u64) -> SysResult {
     const RAISE: u64 = 2;
     const LOWER: u64 = 3;
     const CLEAR_ALL: u64 = 4;
-    if what == CLEAR_ALL {
+    if what == CLEAR_ALL && number == 0 {
         change(ctx, |c| c.caps.ambient = 0);
         return Ok(0);
     }
@@ -398,7 +429,12 @@ fn ambient(ctx: &mut Ctx<'_>, what: u64, number: u64) -> SysResult {
     let bit = 1 << number;
     match what {
         IS_SET => Ok(c.caps.ambient >> number & 1),
-        RAISE if c.caps.permitted & c.caps.inheritable & bit == 0 => Err(Errno::EPERM),
+        RAISE
+            if c.caps.permitted & c.caps.inheritable & bit == 0
+                || c.securebits & securebit::NO_AMBIENT_RAISE != 0 =>
+        {
+            Err(Errno::EPERM)
+        }
         RAISE => {
             change(ctx, |c| c.caps.ambient |= bit);
             Ok(0)

@@ -5,6 +5,7 @@ use super::{Args, Ctx, Support::*, SysResult};
 use crate::fs::attr::Object;
 use crate::fs::inode::FileType;
 use crate::fs::walk::check;
+use crate::loader::privileges::FileCaps;
 use crate::rows;
 use crate::task::creds::{Creds, cap};
 use alloc::vec::Vec;
@@ -79,7 +80,7 @@ fn permit(o: &Object, name: &[u8], creds: &Creds, write: bool) -> SysResult<()> 
         };
     }
     if name.starts_with(b"security.") {
-        let needed = if name == b"security.capability" {
+        let needed = if name == FileCaps::NAME {
             cap::SETFCAP
         } else {
             cap::SYS_ADMIN
@@ -104,6 +105,9 @@ fn set(c: &Ctx<'_>, o: &Object, a: Args) -> SysResult {
         return Err(Errno::E2BIG);
     }
     let value = UserSlice::new(a.u64(2), a.u64(3))?.to_vec(SIZE_MAX as usize)?;
+    if name == FileCaps::NAME && !value.is_empty() {
+        FileCaps::check(&value)?;
+    }
     permit(o, &name, &c.task.creds(), true)?;
     o.inode.set_xattr(&name, &value, flags)?;
     Ok(0)
@@ -123,7 +127,10 @@ fn give(addr: u64, size: u64, bytes: &[u8]) -> SysResult {
 fn get(c: &Ctx<'_>, o: &Object, a: Args) -> SysResult {
     let name = name_arg(a.cstr(1))?;
     permit(o, &name, &c.task.creds(), false)?;
-    let value = o.inode.get_xattr(&name)?;
+    let mut value = o.inode.get_xattr(&name)?;
+    if name == FileCaps::NAME && c.task.creds().user.is_none() {
+        FileCaps::show(&mut value);
+    }
     give(a.u64(2), a.u64(3), &value)
 }
 

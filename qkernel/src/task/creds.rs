@@ -17,6 +17,7 @@ pub mod cap {
     pub const SETGID: u32 = 6;
     pub const SETUID: u32 = 7;
     pub const SETPCAP: u32 = 8;
+    pub const LINUX_IMMUTABLE: u32 = 9;
     pub const NET_BIND_SERVICE: u32 = 10;
     pub const NET_ADMIN: u32 = 12;
     pub const NET_RAW: u32 = 13;
@@ -32,8 +33,21 @@ pub mod cap {
     pub const SYS_TTY_CONFIG: u32 = 26;
     pub const MKNOD: u32 = 27;
     pub const SETFCAP: u32 = 31;
-    pub const LAST: u32 = 40;
+    pub const MAC_OVERRIDE: u32 = 32;
     pub const WAKE_ALARM: u32 = 35;
+    pub const LAST: u32 = 40;
+}
+
+/// Security bits (`uapi/linux/securebits.h`); the next higher bit of each locks it.
+#[allow(missing_docs)]
+pub mod securebit {
+    pub const NOROOT: u32 = 1;
+    pub const NO_SETUID_FIXUP: u32 = 1 << 2;
+    pub const KEEP_CAPS: u32 = 1 << 4;
+    pub const NO_AMBIENT_RAISE: u32 = 1 << 6;
+    /// Those that programs keep for each other: the kernel does nothing about them.
+    pub const ADVISORY: u32 = 1 << 8 | 1 << 10;
+    pub const ALL: u32 = NOROOT | NO_SETUID_FIXUP | KEEP_CAPS | NO_AMBIENT_RAISE | ADVISORY;
 }
 
 /// Who a task is. Immutable: changes make a new one.
@@ -54,7 +68,6 @@ pub struct Creds {
     pub caps: Capabilities,
     pub securebits: u32,
     pub no_new_privs: bool,
-    pub keep_caps: bool,
 }
 
 impl Creds {
@@ -96,6 +109,12 @@ impl Creds {
     /// The group an app of this user namespace calls `gid`.
     pub fn kernel_gid(&self, gid: u32) -> Option<u32> {
         user::to_kernel(&self.user, Kind::Gid, gid)
+    }
+    /// Whether these are another user's or group's than `old`, or hold a capability that `old` does not: then what the task had
+    /// in its memory is no longer its user's to look at. Source: Linux `kernel/cred.c`, `commit_creds`.
+    pub fn gains_over(&self, old: &Self) -> bool {
+        let ids = |c: &Self| (c.euid, c.egid, c.fsuid, c.fsgid);
+        ids(self) != ids(old) || self.caps.permitted & !old.caps.permitted != 0
     }
     /// Whether `gid` is the fs group or a supplementary one.
     pub fn in_group(&self, gid: u32) -> bool {

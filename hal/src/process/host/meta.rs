@@ -3,8 +3,8 @@
 use super::super::sys;
 use super::broker::{self, Request};
 use super::names::{self, At};
-use super::{done, io};
-use crate::host::Handle;
+use super::{done, files, io};
+use crate::host::{Handle, Owner};
 use crate::uapi::general as g;
 use alloc::vec::Vec;
 use core::mem::MaybeUninit;
@@ -344,17 +344,14 @@ pub(super) fn remove_xattr(dir: Handle, name: &[u8], attr: &[u8]) -> Result<(), 
     })
 }
 
-/// The broker's attribute operations work on a handle: gives them one.
+/// The broker's attribute operations work on an open file: gives them one, which the broker may have to open.
 fn xattr_of<R>(dir: Handle, name: &[u8], f: impl FnOnce(Handle) -> Result<R, Errno>) -> Result<R, Errno> {
     if name.is_empty() {
         return f(dir);
     }
-    let flags = (g::O_PATH | g::O_NOFOLLOW | g::O_CLOEXEC) as u64;
-    let fd = names::at(dir, name, |At { dir, name }| {
-        // SAFETY: the host reads the name.
-        unsafe { sys::call(g::__NR_openat, [dir, name, flags, 0]) }
-    })?;
-    let r = f(qlib::qcall::HandleId(fd));
-    io::close(qlib::qcall::HandleId(fd));
+    let own = Owner { uid: 0, gid: 0 }; // Nothing is made.
+    let handle = files::open(dir, name, g::O_RDONLY, 0, own)?;
+    let r = f(handle);
+    io::close(handle);
     r
 }

@@ -1,6 +1,6 @@
 //! Directories whose entries are found by code.
 
-use super::Meta;
+use super::{Meta, Shown};
 use crate::fs::file::{DirSink, File, FileOps};
 use crate::fs::inode::{FileType, Inode, InodeRef, Stat};
 use crate::sched::wait::SleepLock;
@@ -56,7 +56,7 @@ pub trait Entries: Any + Send + Sync {
 
 /// A made-up directory.
 pub struct Dir {
-    meta: Meta,
+    meta: Shown,
     entries: Arc<dyn Entries>,
 }
 
@@ -64,7 +64,7 @@ impl Dir {
     /// A directory.
     pub fn new(meta: Meta, entries: impl Entries) -> Arc<dyn Inode> {
         Arc::new(Self {
-            meta,
+            meta: meta.into(),
             entries: Arc::new(entries),
         })
     }
@@ -81,8 +81,11 @@ impl Inode for Dir {
     fn file_type(&self) -> FileType {
         FileType::Directory
     }
+    fn refresh(&self, stat: &Stat) {
+        self.meta.refresh(stat);
+    }
     fn stat(&self) -> Result<Stat, Errno> {
-        let mut s = self.meta.stat(FileType::Directory);
+        let mut s = self.meta.now().stat(FileType::Directory);
         if let Some(n) = self.entries.nlink() {
             s.nlink = n;
         }
@@ -90,7 +93,7 @@ impl Inode for Dir {
     }
     fn open(&self, _flags: u32, _creds: &Creds) -> Result<Arc<dyn FileOps>, Errno> {
         Ok(Arc::new(DirOps {
-            ino: self.meta.ino,
+            ino: self.meta.now().ino,
             entries: self.entries.clone(),
             listing: SleepLock::new(None),
         }))
@@ -98,8 +101,13 @@ impl Inode for Dir {
     fn lookup(&self, name: &[u8]) -> Result<InodeRef, Errno> {
         self.entries.lookup(name)
     }
+    fn lookup_stat(&self, name: &[u8]) -> Result<(InodeRef, Option<Stat>), Errno> {
+        let found = self.entries.lookup(name)?;
+        let stat = found.stat().ok();
+        Ok((found, stat))
+    }
     fn statfs(&self) -> Result<HostStatFs, Errno> {
-        Ok(super::statfs(self.meta.dev))
+        Ok(super::statfs(self.meta.now().dev))
     }
     fn cacheable(&self) -> bool {
         self.entries.stable()

@@ -1,6 +1,6 @@
 //! Files whose text is made when they are read.
 
-use super::Meta;
+use super::{Meta, Shown};
 use crate::fs::file::{File, FileOps};
 use crate::fs::inode::{FileType, Inode, SetAttr, Stat};
 use crate::sched::wait::SleepLock;
@@ -24,7 +24,7 @@ const WRITE_MAX: usize = 64 * 1024;
 
 /// A generated file: its text is made at the first read and again whenever it is read from offset 0.
 pub struct TextFile {
-    meta: Meta,
+    meta: Shown,
     show: Arc<Show>,
     store: Option<Arc<Store>>,
 }
@@ -36,7 +36,7 @@ impl TextFile {
         show: impl Fn() -> Result<Vec<u8>, Errno> + Send + Sync + 'static,
     ) -> Arc<dyn Inode> {
         Arc::new(Self {
-            meta,
+            meta: meta.into(),
             show: Arc::new(show),
             store: None,
         })
@@ -48,7 +48,7 @@ impl TextFile {
         store: impl Fn(&[u8]) -> Result<(), Errno> + Send + Sync + 'static,
     ) -> Arc<dyn Inode> {
         Arc::new(Self {
-            meta,
+            meta: meta.into(),
             show: Arc::new(show),
             store: Some(Arc::new(store)),
         })
@@ -62,8 +62,11 @@ impl Inode for TextFile {
     fn file_type(&self) -> FileType {
         FileType::Regular
     }
+    fn refresh(&self, stat: &Stat) {
+        self.meta.refresh(stat);
+    }
     fn stat(&self) -> Result<Stat, Errno> {
-        Ok(self.meta.stat(FileType::Regular))
+        Ok(self.meta.now().stat(FileType::Regular))
     }
     fn open(&self, _flags: u32, _creds: &Creds) -> Result<Arc<dyn FileOps>, Errno> {
         Ok(Arc::new(TextOps {
@@ -73,7 +76,7 @@ impl Inode for TextFile {
         }))
     }
     fn statfs(&self) -> Result<HostStatFs, Errno> {
-        Ok(super::statfs(self.meta.dev))
+        Ok(super::statfs(self.meta.now().dev))
     }
     fn truncate(&self, _len: u64) -> Result<(), Errno> {
         // `echo 1 > file` opens with O_TRUNC.

@@ -1,6 +1,6 @@
 //! Symlinks whose target is made when they are read.
 
-use super::Meta;
+use super::{Meta, Shown};
 use crate::fs::file::MagicTarget;
 use crate::fs::inode::{FileType, Inode, Stat};
 use alloc::sync::Arc;
@@ -47,7 +47,7 @@ impl Inode for Link {
 
 /// A link that leads straight to an object; its text is only for people.
 pub struct Magic {
-    meta: Meta,
+    meta: Shown,
     size: u64,
     target: Arc<Target>,
     jump: Arc<Jump>,
@@ -61,7 +61,7 @@ impl Magic {
         jump: impl Fn() -> Result<MagicTarget, Errno> + Send + Sync + 'static,
     ) -> Arc<dyn Inode> {
         Arc::new(Self {
-            meta,
+            meta: meta.into(),
             // Linux shows 64 for the links of `fd`.
             size: 64,
             target: Arc::new(target),
@@ -77,8 +77,11 @@ impl Inode for Magic {
     fn file_type(&self) -> FileType {
         FileType::Symlink
     }
+    fn refresh(&self, stat: &Stat) {
+        self.meta.refresh(stat);
+    }
     fn stat(&self) -> Result<Stat, Errno> {
-        let mut s = self.meta.stat(FileType::Symlink);
+        let mut s = self.meta.now().stat(FileType::Symlink);
         s.size = self.size;
         Ok(s)
     }

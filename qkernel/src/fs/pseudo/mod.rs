@@ -63,6 +63,37 @@ impl Meta {
     }
 }
 
+/// A [`Meta`] whose owner changes with the process it tells of.
+pub struct Shown {
+    meta: Meta,
+    owner: SpinLock<(u32, u32)>,
+}
+
+impl From<Meta> for Shown {
+    fn from(meta: Meta) -> Self {
+        Self {
+            meta,
+            owner: SpinLock::new((meta.uid, meta.gid)),
+        }
+    }
+}
+
+impl Shown {
+    /// What it is now.
+    pub fn now(&self) -> Meta {
+        let (uid, gid) = *self.owner.lock();
+        Meta {
+            uid,
+            gid,
+            ..self.meta
+        }
+    }
+    /// Takes over the owner that a fresh lookup found.
+    pub fn refresh(&self, stat: &Stat) {
+        *self.owner.lock() = (stat.uid, stat.gid);
+    }
+}
+
 /// A device number for a file system without a device. Minors start high: the host's own file systems without a device
 /// have the first ones.
 pub fn new_dev() -> u64 {

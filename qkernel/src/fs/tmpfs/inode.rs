@@ -191,8 +191,17 @@ impl TmpInode {
             m.atime = now();
         }
     }
-    /// Contents changed; a write also drops set-user-ID.
+    /// What gave rights to the file as it was gives none to what it becomes.
+    fn drop_file_caps(&self) {
+        if let Some(x) = self.xattrs.lock().as_mut() {
+            x.remove(&b"security.capability"[..]);
+        }
+    }
+    /// Contents changed; a write also drops set-user-ID and capabilities.
     pub(super) fn modified(&self, written: bool) {
+        if written {
+            self.drop_file_caps();
+        }
         let privileged = !written
             || crate::task::current().is_none_or(|t| t.creds().capable(crate::task::creds::cap::FSETID));
         let t = now();
@@ -506,6 +515,9 @@ impl Inode for TmpInode {
         m.ctime = t;
         let at = m.mtime;
         drop(m);
+        if a.uid.is_some() || a.gid.is_some() {
+            self.drop_file_caps();
+        }
         if let (Node::File(d), Some(_)) = (&self.node, a.mtime) {
             d.lock().set_modified(at);
         }
