@@ -17,3 +17,4 @@ def cases():
     yield line_by_line("corners of system calls", f"{HERE}/calls.c")
     yield line_by_line("far ends, running programs, sockets in sockets", f"{HERE}/edges.c", least=500)
     yield line_by_line("rights of programs", f"{HERE}/privileges.c", change=with_rights, args=("/", "/mnt", "/tmp"))
+    yield line_by_line("memory as a file", f"{HERE}/memfile.c", least=500)

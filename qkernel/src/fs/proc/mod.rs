@@ -7,6 +7,7 @@ mod limits;
 pub mod load;
 mod map_files;
 mod maps;
+mod memfile;
 pub mod memory;
 mod mounts;
 pub mod net;

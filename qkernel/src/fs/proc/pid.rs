@@ -1,5 +1,6 @@
 //! `/proc/PID` and `/proc/PID/task/TID`.
 
+use super::memfile::MemFile;
 use super::users::Which;
 use super::who::Who;
 use super::{limits, map_files, maps, mounts, net, pid_dirs, stat, status, users};
@@ -31,6 +32,8 @@ enum Kind {
     Users(Which),
     /// A link to a place or an object.
     Link(Show, fn(&Who) -> Result<MagicTarget, Errno>),
+    /// The memory.
+    Memory,
     /// A directory.
     Dir(fn(&Who, u64) -> InodeRef),
 }
@@ -58,6 +61,7 @@ const ENTRIES: &[(&str, u32, Kind, bool)] = &[
     ("loginuid", 0o644, Text(|_| Ok(b"4294967295".to_vec())), false),
     ("map_files", 0o500, Kind::Dir(map_files::dir), true),
     ("maps", 0o444, Secret(maps::maps), false),
+    ("mem", 0o600, Kind::Memory, false),
     ("mountinfo", 0o444, Text(mounts::mountinfo), false),
     ("mounts", 0o444, Text(mounts::mounts), false),
     ("mountstats", 0o400, Text(mounts::mountstats), true),
@@ -165,6 +169,7 @@ fn make(who: &Who, k: u64, entry: &'static (&str, u32, Kind, bool)) -> InodeRef 
             };
             Magic::new(who.meta(k, entry.1), text, jump)
         }
+        Kind::Memory => MemFile::inode(who.meta(k, entry.1), w),
         Kind::Dir(f) => f(who, k),
     }
 }
