@@ -2,6 +2,7 @@
 
 use crate::fs::epoll::Item;
 use crate::fs::inode::Stat;
+use crate::fs::sigio;
 use crate::fs::text::Use;
 use crate::sched::wait::{Events, WaitQueue};
 use crate::syscall::Ctx;
@@ -33,6 +34,17 @@ pub enum MapBacking {
     Host(Handle),
     /// Zero-filled memory (`/dev/zero`).
     Anonymous,
+}
+
+/// What signals can tell of an open file (`O_ASYNC`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signals {
+    /// Nothing.
+    Never,
+    /// That it became ready.
+    Readiness,
+    /// That too, and of urgent data.
+    Socket,
 }
 
 /// What a magic link leads to.
@@ -95,6 +107,10 @@ pub trait FileOps: Any + Send + Sync {
     /// How readiness changes are told.
     fn poll_source(&self) -> PollSource<'_> {
         PollSource::Always
+    }
+    /// What signals can tell of it.
+    fn signals(&self) -> Signals {
+        Signals::Never
     }
     /// Device control.
     fn ioctl(&self, file: &File, ctx: &mut Ctx<'_>, request: u32, arg: u64) -> Result<u64, Errno> {
@@ -165,8 +181,8 @@ pub struct File {
     flags: AtomicU32,
     /// File position; held across reads and writes of seekable files as in Linux.
     pub pos: crate::sched::wait::SleepLock<u64>,
-    /// `fcntl(F_SETOWN)`: pid, negative process group, or 0; and F_SETSIG.
-    pub owner: SpinLock<(i32, u32)>,
+    /// Whom signals of readiness go to (`F_SETOWN`, `F_SETSIG`).
+    pub owner: SpinLock<sigio::Owner>,
     /// Epoll items that watch the file; they end with it.
     watchers: SpinLock<Vec<Weak<Item>>>,
     /// What the description is to programs that run: a writer, or one of them.
@@ -195,7 +211,7 @@ impl File {
             path,
             flags: AtomicU32::new(flags),
             pos: crate::sched::wait::SleepLock::new(0),
-            owner: SpinLock::new((0, 0)),
+            owner: SpinLock::default(),
             watchers: SpinLock::default(),
             text: SpinLock::default(),
         })

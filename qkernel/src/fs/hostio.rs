@@ -1,7 +1,7 @@
 //! Open files on host handles that the container's starter gave: pipes, files, devices and sockets as stdin, stdout and
 //! stderr.
 
-use crate::fs::file::{File, FileOps, MapBacking, PollSource};
+use crate::fs::file::{File, FileOps, MapBacking, PollSource, Signals};
 use crate::fs::inode::{FileType, Stat};
 use crate::fs::tty::{WinSize, console};
 use crate::sched::wait::{Events, wait_ready};
@@ -146,6 +146,13 @@ impl FileOps for HostIo {
         match host::ready(&mut items) {
             Ok(_) => Events::from_bits_truncate(u32::from(items[0].revents)),
             Err(_) => every,
+        }
+    }
+    fn signals(&self) -> Signals {
+        match FileType::from_mode(self.stat.mode) {
+            FileType::Socket => Signals::Socket,
+            _ if self.stream => Signals::Readiness,
+            _ => Signals::Never,
         }
     }
     fn poll_source(&self) -> PollSource<'_> {

@@ -1,6 +1,6 @@
 //! inotify instances. Source: `inotify(7)`.
 
-use crate::fs::file::{File, FileOps, PollSource};
+use crate::fs::file::{File, FileOps, PollSource, Signals};
 use crate::fs::inode::InodeId;
 use crate::fs::notify::{self, mask};
 use crate::fs::proc::sysctl;
@@ -227,6 +227,9 @@ impl FileOps for Inotify {
         } else {
             Events::IN | Events::RDNORM
         }
+    }
+    fn signals(&self) -> Signals {
+        Signals::Readiness
     }
     fn poll_source(&self) -> PollSource<'_> {
         PollSource::Queue(&self.queue.wait)

@@ -30,6 +30,7 @@ pub mod pipe_fifo;
 pub mod poll;
 pub mod proc;
 pub mod pseudo;
+pub mod sigio;
 pub mod signalfd;
 pub mod special;
 pub mod sys;

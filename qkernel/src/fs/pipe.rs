@@ -1,7 +1,7 @@
 //! Pipes: the buffer both ends share, and the ends as open files. Source: `pipe(7)`, Linux `fs/pipe.c`.
 
 use crate::fs::anon;
-use crate::fs::file::{File, FileOps, PollSource};
+use crate::fs::file::{File, FileOps, PollSource, Signals};
 use crate::fs::inode::{FileType, Stat};
 use crate::fs::pipe_buffer::{Buffer, Chunk};
 pub use crate::fs::pipe_fifo::open_fifo;
@@ -354,6 +354,9 @@ impl FileOps for PipeEnd {
         e
     }
 
+    fn signals(&self) -> Signals {
+        Signals::Readiness
+    }
     fn poll_source(&self) -> PollSource<'_> {
         PollSource::Queue(&self.pipe.queue)
     }

@@ -2,7 +2,7 @@
 
 use super::{Outgoing, Patience, Socket};
 use crate::fs::anon;
-use crate::fs::file::{File, FileOps, PollSource};
+use crate::fs::file::{File, FileOps, PollSource, Signals};
 use crate::fs::inode::{FileType, Stat};
 use crate::fs::pipe::broken_pipe;
 use crate::sched::wait::Events;
@@ -116,6 +116,9 @@ impl FileOps for SocketFile {
         self.socket.poll()
     }
 
+    fn signals(&self) -> Signals {
+        Signals::Socket
+    }
     fn poll_source(&self) -> PollSource<'_> {
         self.socket.poll_source()
     }

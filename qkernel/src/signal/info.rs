@@ -24,7 +24,12 @@ pub mod code {
     pub const CLD_TRAPPED: i32 = 4;
     pub const CLD_STOPPED: i32 = 5;
     pub const CLD_CONTINUED: i32 = 6;
+    pub const SI_SIGIO: i32 = -5;
     pub const POLL_IN: i32 = 1;
+    pub const POLL_OUT: i32 = 2;
+    pub const POLL_ERR: i32 = 4;
+    pub const POLL_PRI: i32 = 5;
+    pub const POLL_HUP: i32 = 6;
     pub const SYS_SECCOMP: i32 = 1;
 }
 

@@ -4,9 +4,10 @@ use super::files::{file, io_file};
 use super::{Args, Ctx, Support::*, SysResult};
 use crate::fs::anon;
 use crate::fs::fdtable::Fd;
-use crate::fs::file::File;
+use crate::fs::file::{File, Signals};
 use crate::fs::inode::FileType;
 use crate::fs::locks::{self, Kind, Owner, Range};
+use crate::fs::sigio::{self, Target};
 use crate::fs::{open::FASYNC, pipe};
 use crate::rows;
 use crate::task::creds::cap;
@@ -54,39 +55,38 @@ fn sys_fcntl(c: &mut Ctx<'_>, fd: Fd, cmd: u32, arg: u64) -> SysResult {
             Ok(0)
         }
         g::F_GETFL => Ok(u64::from(f.flags() & !g::O_CLOEXEC)),
-        g::F_SETFL => set_flags(c, &f, arg as u32),
+        g::F_SETFL => set_flags(c, &f, fd, arg as u32),
         g::F_GETLK | g::F_OFD_GETLK => get_lock(c, &f, cmd == g::F_OFD_GETLK, arg),
         g::F_SETLK | g::F_SETLKW | g::F_OFD_SETLK | g::F_OFD_SETLKW => {
             let description = matches!(cmd, g::F_OFD_SETLK | g::F_OFD_SETLKW);
             let wait = matches!(cmd, g::F_SETLKW | g::F_OFD_SETLKW);
             set_lock(c, &f, description, wait, arg)
         }
-        g::F_GETOWN => Ok(f.owner.lock().0 as i64 as u64),
-        g::F_SETOWN => {
-            set_owner(&f, arg as i32)?;
-            Ok(0)
-        }
+        g::F_GETOWN => Ok(owner_number(&f) as i64 as u64),
+        g::F_SETOWN => set_owner_number(c, &f, fd, arg as i32),
         g::F_GETOWN_EX => {
-            let who = f.owner.lock().0;
-            let kind = if who < 0 { g::F_OWNER_PGRP } else { g::F_OWNER_PID };
-            UserPtr::<[i32; 2]>::new(arg).write(&[kind as i32, who.abs()])?;
+            let (kind, who) = owner(&f);
+            UserPtr::<[i32; 2]>::new(arg).write(&[kind as i32, who as i32])?;
             Ok(0)
         }
         g::F_SETOWN_EX => {
             let [kind, who] = UserPtr::<[i32; 2]>::new(arg).read()?;
-            match kind as u32 {
-                g::F_OWNER_TID | g::F_OWNER_PID if who >= 0 => set_owner(&f, who)?,
-                g::F_OWNER_PGRP if who >= 0 => set_owner(&f, -who)?,
+            let who = who as u32;
+            let target = match kind as u32 {
+                g::F_OWNER_TID | g::F_OWNER_PID | g::F_OWNER_PGRP if who == 0 => Target::Nobody,
+                g::F_OWNER_TID => Target::Thread(who),
+                g::F_OWNER_PID => Target::Process(who),
+                g::F_OWNER_PGRP => Target::Group(who),
                 _ => return Err(Errno::EINVAL),
-            }
-            Ok(0)
+            };
+            set_owner(c, &f, fd, target)
         }
-        g::F_GETSIG => Ok(u64::from(f.owner.lock().1)),
+        g::F_GETSIG => Ok(u64::from(f.owner.lock().signal)),
         g::F_SETSIG => {
             if arg > 64 {
                 return Err(Errno::EINVAL);
             }
-            f.owner.lock().1 = arg as u32;
+            f.owner.lock().signal = arg as u32;
             Ok(0)
         }
         g::F_SETPIPE_SZ => {
@@ -124,7 +124,7 @@ fn sys_fcntl(c: &mut Ctx<'_>, fd: Fd, cmd: u32, arg: u64) -> SysResult {
     }
 }
 
-fn set_flags(c: &Ctx<'_>, f: &Arc<File>, value: u32) -> SysResult {
+fn set_flags(c: &Ctx<'_>, f: &Arc<File>, fd: Fd, value: u32) -> SysResult {
     if value & g::O_NOATIME & !f.flags() != 0 {
         let creds = c.task.creds();
         let owner = f
@@ -136,24 +136,57 @@ fn set_flags(c: &Ctx<'_>, f: &Arc<File>, value: u32) -> SysResult {
         }
     }
     // A memory file sealed against writing or any append-only file could object here; QKernel has none.
+    let changed = (f.flags() ^ value) & FASYNC != 0;
     f.set_flags(SETTABLE, value);
+    if changed {
+        sigio::watch(f, fd.0)?;
+    }
     Ok(0)
 }
 
-fn set_owner(f: &File, who: i32) -> SysResult<()> {
-    if who == i32::MIN {
-        return Err(Errno::EINVAL);
-    }
-    let exists = match who {
-        0 => true,
-        w if w < 0 => !crate::task::table::group(w.unsigned_abs()).is_empty(),
-        w => crate::task::table::task(w as u32).is_some(),
+/// Whom signals of the file go to, as `struct f_owner_ex` says it; 0 where that is gone.
+fn owner(f: &File) -> (u32, u32) {
+    let target = f.owner.lock().target;
+    let (kind, who) = match target {
+        Target::Nobody => (g::F_OWNER_TID, 0),
+        Target::Thread(n) => (g::F_OWNER_TID, n),
+        Target::Process(n) => (g::F_OWNER_PID, n),
+        Target::Group(n) => (g::F_OWNER_PGRP, n),
     };
-    if !exists {
+    (kind, if target.exists() { who } else { 0 })
+}
+
+/// The same as one number, a group's negative.
+fn owner_number(f: &File) -> i32 {
+    match owner(f) {
+        (g::F_OWNER_PGRP, n) => -(n as i32),
+        (_, n) => n as i32,
+    }
+}
+
+fn set_owner_number(c: &Ctx<'_>, f: &Arc<File>, fd: Fd, who: i32) -> SysResult {
+    let target = match who {
+        i32::MIN => return Err(Errno::EINVAL),
+        0 => Target::Nobody,
+        n if n < 0 => Target::Group(n.unsigned_abs()),
+        n => Target::Process(n as u32),
+    };
+    set_owner(c, f, fd, target)
+}
+
+fn set_owner(c: &Ctx<'_>, f: &Arc<File>, fd: Fd, target: Target) -> SysResult {
+    if !target.exists() {
         return Err(Errno::ESRCH);
     }
-    f.owner.lock().0 = who;
-    Ok(())
+    let creds = c.task.creds();
+    {
+        let mut o = f.owner.lock();
+        (o.target, o.uid, o.euid) = (target, creds.uid, creds.euid);
+    }
+    if f.ops().signals() == Signals::Socket {
+        sigio::watch(f, fd.0)?;
+    }
+    Ok(0)
 }
 
 /// The bytes a `struct flock` names. Source: Linux `flock64_to_posix_lock`.
@@ -266,14 +299,29 @@ fn sys_ioctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
                 .set_close_on_exec(a.fd(0), request == io::FIOCLEX)?;
             return Ok(0);
         }
-        io::FIONBIO | io::FIOASYNC => {
+        io::FIONBIO => {
             let on = UserPtr::<i32>::new(arg).read()? != 0;
-            let flag = if request == io::FIONBIO {
-                g::O_NONBLOCK
-            } else {
-                FASYNC
-            };
-            f.set_flags(flag, if on { flag } else { 0 });
+            f.set_flags(g::O_NONBLOCK, if on { g::O_NONBLOCK } else { 0 });
+            return Ok(0);
+        }
+        io::FIOASYNC => {
+            let on = UserPtr::<i32>::new(arg).read()? != 0;
+            if on == (f.flags() & FASYNC != 0) {
+                return Ok(0);
+            }
+            if f.ops().signals() == Signals::Never {
+                return Err(Errno::ENOTTY);
+            }
+            f.set_flags(FASYNC, if on { FASYNC } else { 0 });
+            sigio::watch(&f, a.fd(0).0)?;
+            return Ok(0);
+        }
+        io::FIOSETOWN | io::SIOCSPGRP if f.ops().signals() == Signals::Socket => {
+            let who = UserPtr::<i32>::new(arg).read()?;
+            return set_owner_number(c, &f, a.fd(0), who);
+        }
+        io::FIOGETOWN | io::SIOCGPGRP if f.ops().signals() == Signals::Socket => {
+            UserPtr::<i32>::new(arg).write(&owner_number(&f))?;
             return Ok(0);
         }
         io::FIONREAD if f.ops().is_regular() => {

@@ -2,7 +2,7 @@
 
 use super::{QUEUE, Tty, ctl};
 use crate::fs::devpts;
-use crate::fs::file::{File, FileOps, PollSource};
+use crate::fs::file::{File, FileOps, PollSource, Signals};
 use crate::fs::inode::Stat;
 use crate::sched::wait::{Events, wait_until};
 use crate::syscall::Ctx;
@@ -136,6 +136,9 @@ impl FileOps for MasterOps {
             e |= Events::OUT | Events::WRNORM;
         }
         e
+    }
+    fn signals(&self) -> Signals {
+        Signals::Readiness
     }
     fn poll_source(&self) -> PollSource<'_> {
         PollSource::Queue(&self.tty.master_wait)

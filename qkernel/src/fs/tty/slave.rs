@@ -1,7 +1,7 @@
 //! The app's side of a terminal.
 
 use super::{Inner, QUEUE, Tty, ctl, job};
-use crate::fs::file::{File, FileOps, PollSource};
+use crate::fs::file::{File, FileOps, PollSource, Signals};
 use crate::fs::inode::Stat;
 use crate::sched::wait::{Events, WaitError, wait_until};
 use crate::signal::signo;
@@ -219,6 +219,9 @@ impl FileOps for SlaveOps {
             e |= Events::OUT | Events::WRNORM;
         }
         e
+    }
+    fn signals(&self) -> Signals {
+        Signals::Readiness
     }
     fn poll_source(&self) -> PollSource<'_> {
         PollSource::Queue(&self.tty.wait)
