@@ -373,6 +373,33 @@ static void aio(void) {
   unlink("/tmp/aio");
 }
 
+/* What getrusage counts beside times: more than so much, as numbers differ. */
+static void usage(void) {
+  struct rusage u, c;
+  enum { MIB = 1 << 20 };
+  char *m = mmap(0, 30 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  memset(m, 1, 30 * MIB);
+  for (int i = 0; i < 5; i++) usleep(1000);
+  getrusage(RUSAGE_SELF, &u);
+  munmap(m, 30 * MIB);
+  printf("usage: resident %d faults %d waits %d\n", u.ru_maxrss > 30 << 10, u.ru_minflt > 100, u.ru_nvcsw >= 5);
+  getrusage(RUSAGE_SELF, &c);
+  printf("usage: the largest stays %d\n", c.ru_maxrss >= u.ru_maxrss);
+  getrusage(RUSAGE_THREAD, &u);
+  printf("usage of a thread: resident %d faults %d\n", u.ru_maxrss > 30 << 10, u.ru_minflt > 100);
+  pid_t p = fork();
+  if (p == 0) {
+    m = mmap(0, 60 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    memset(m, 1, 60 * MIB);
+    usleep(1000);
+    _exit(0);
+  }
+  say("wait4", wait4(p, NULL, 0, &u) == p);
+  printf("usage of a child: resident %d faults %d waits %d\n", u.ru_maxrss > 60 << 10, u.ru_minflt > 100, u.ru_nvcsw >= 1);
+  getrusage(RUSAGE_CHILDREN, &c);
+  printf("usage of children: resident %d faults %d waits %d\n", c.ru_maxrss >= u.ru_maxrss, c.ru_minflt >= u.ru_minflt, c.ru_nvcsw >= u.ru_nvcsw);
+}
+
 int main(void) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   requeue_pi();
@@ -390,6 +417,7 @@ int main(void) {
   queue_limit();
   barriers();
   aio();
+  usage();
   areas();
   return 0;
 }

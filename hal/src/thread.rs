@@ -156,6 +156,43 @@ pub fn cpu_time_ns() -> (u64, u64) {
     machine!(Threads::cpu_time_ns())
 }
 
+/// What a thread did besides using time (`getrusage(2)`); zeros where the machine does not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Largest resident set of its address space, KiB. It holds what the machine itself maps there.
+    pub peak_rss_kib: u64,
+    /// Page faults that needed no input.
+    pub minor_faults: u64,
+    /// Page faults that did.
+    pub major_faults: u64,
+    /// Blocks of 512 bytes read from storage.
+    pub blocks_read: u64,
+    /// Blocks written to storage.
+    pub blocks_written: u64,
+    /// Switches to another thread because this one waited.
+    pub voluntary: u64,
+    /// Switches because its time was up.
+    pub involuntary: u64,
+}
+
+impl Counts {
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        self.peak_rss_kib = self.peak_rss_kib.max(other.peak_rss_kib);
+        self.minor_faults += other.minor_faults;
+        self.major_faults += other.major_faults;
+        self.blocks_read += other.blocks_read;
+        self.blocks_written += other.blocks_written;
+        self.voluntary += other.voluntary;
+        self.involuntary += other.involuntary;
+    }
+}
+
+/// What the calling thread did, as far as the machine counts it.
+pub fn counts() -> Counts {
+    machine!(Threads::counts())
+}
+
 /// CPU time of any thread, ns: (user, system); `None` when it cannot be told from here.
 pub fn cpu_time_of(thread: &Thread) -> Option<(u64, u64)> {
     machine!(Threads::cpu_time_of(thread))

@@ -1,6 +1,6 @@
 //! Threads and time.
 
-use crate::thread::{NewSpace, Thread, ThreadRef};
+use crate::thread::{Counts, NewSpace, Thread, ThreadRef};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use qlib::Errno;
@@ -31,6 +31,10 @@ pub trait Threads {
     fn cpu_time_of(thread: &Thread) -> Option<(u64, u64)>;
     /// See [`crate::thread::set_host_name`]. Only on `process` has the host a thread to look at.
     fn set_host_name(_name: &[u8; 16]) {}
+    /// What the calling thread did, where the machine counts it.
+    fn counts() -> Counts {
+        Counts::default()
+    }
     /// Stops the whole guest with an exit code and a reason for the log.
     fn power_off(code: i32, reason: &str) -> !;
 }

@@ -5,7 +5,7 @@ use super::{Process, clock, futex, stack, zygote};
 use crate::aspace::{AddressSpace, SpaceInner};
 use crate::contract::{Clock, Threads};
 use crate::native::{callgate, hosted};
-use crate::thread::{NewSpace, Thread, ThreadRef};
+use crate::thread::{Counts, NewSpace, Thread, ThreadRef};
 use crate::uapi::general as g;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -85,6 +85,19 @@ pub(super) fn set_alt_stack(base: u64) {
 fn fresh_space(cell: &crate::sync::Once<AddressSpace>) -> Arc<SpaceInner> {
     let inner = Arc::new(SpaceInner::new(Default::default()));
     cell.call_once(|| AddressSpace(inner.clone())).0.clone()
+}
+
+/// The host's `struct rusage` of the calling thread; zeros where it tells nothing.
+fn usage() -> [u64; 18] {
+    let mut usage = [0; 18];
+    // SAFETY: the host writes a struct rusage of 144 bytes.
+    let _ = unsafe {
+        sys::call(
+            g::__NR_getrusage,
+            [g::RUSAGE_THREAD as u64, usage.as_mut_ptr() as u64],
+        )
+    };
+    usage
 }
 
 impl Threads for Process {
@@ -200,15 +213,8 @@ impl Threads for Process {
     }
 
     fn cpu_time_ns() -> (u64, u64) {
-        let mut usage = [0i64; 18];
-        // SAFETY: the host writes a struct rusage of 144 bytes.
-        let r = unsafe {
-            sys::call(
-                g::__NR_getrusage,
-                [g::RUSAGE_THREAD as u64, usage.as_mut_ptr() as u64],
-            )
-        };
-        let user = r.map_or(0, |_| usage[0] as u64 * 1_000_000_000 + usage[1] as u64 * 1000);
+        let usage = usage();
+        let user = usage[0] * 1_000_000_000 + usage[1] * 1000;
         // The clock is the sum, and finer.
         let total = clock::cpu(g::CLOCK_THREAD_CPUTIME_ID as i32).unwrap_or(user);
         let spent = stack::with(|h| h.thread.as_ref().map_or((0, 0), |t| spent(t)));
@@ -235,6 +241,20 @@ impl Threads for Process {
     fn set_host_name(name: &[u8; 16]) {
         // SAFETY: the host reads a string of 16 bytes at most.
         let _ = unsafe { sys::call(g::__NR_prctl, [PR_SET_NAME, name.as_ptr() as u64]) };
+    }
+
+    fn counts() -> Counts {
+        // The fields of struct rusage in their order.
+        let u = usage();
+        Counts {
+            peak_rss_kib: u[4],
+            minor_faults: u[8],
+            major_faults: u[9],
+            blocks_read: u[11],
+            blocks_written: u[12],
+            voluntary: u[16],
+            involuntary: u[17],
+        }
     }
 
     fn power_off(code: i32, reason: &str) -> ! {

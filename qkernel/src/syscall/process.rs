@@ -191,9 +191,14 @@ fn put_usage(addr: u64, u: &Usage) -> SysResult<()> {
     };
     r.ru_utime = time(u.user_ns);
     r.ru_stime = time(u.system_ns);
-    r.ru_maxrss = u.max_rss_kib as _;
-    r.ru_minflt = u.minor_faults as _;
-    r.ru_nvcsw = u.voluntary as _;
+    let c = &u.counts;
+    r.ru_maxrss = c.peak_rss_kib as _;
+    r.ru_minflt = c.minor_faults as _;
+    r.ru_majflt = c.major_faults as _;
+    r.ru_inblock = c.blocks_read as _;
+    r.ru_oublock = c.blocks_written as _;
+    r.ru_nvcsw = c.voluntary as _;
+    r.ru_nivcsw = c.involuntary as _;
     UserPtr::new(addr).write(&r)
 }
 
@@ -417,15 +422,10 @@ fn sys_set_tid_address(ctx: &mut Ctx<'_>, addr: u64) -> SysResult {
 fn sys_getrusage(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     crate::task::exit::account(ctx.task);
     let p = &ctx.task.process;
-    let task_usage = |t: &crate::task::Task| Usage {
-        user_ns: t.cpu.user_ns(),
-        system_ns: t.cpu.system_ns(),
-        ..Usage::default()
-    };
     let usage = match a.i32(0) {
         0 => process_usage(p),
         -1 => *p.child_usage.lock(),
-        1 => task_usage(ctx.task),
+        1 => ctx.task.usage(),
         _ => return Err(Errno::EINVAL),
     };
     if a.u64(1) == 0 {
@@ -491,7 +491,7 @@ rows! {
     pidfd_open: Partial("no PIDFD_THREAD"), sys_pidfd_open;
     pidfd_getfd: Full, sys_pidfd_getfd;
     set_tid_address: Full, |c, a| sys_set_tid_address(c, a.u64(0));
-    getrusage: Partial("times only"), sys_getrusage;
+    getrusage: Partial("on kvm times only; on process the resident set holds the kernel's own pages"), sys_getrusage;
     kcmp: Partial("no KCMP_EPOLL_TFD"), sys_kcmp;
     process_mrelease: Refused(Errno::ENOSYS, "not offered");
     acct: Refused(Errno::ENOSYS, "no accounting");

@@ -100,6 +100,7 @@ pub fn make_task(thread: &Arc<Thread>, parts: Parts) -> Arc<Task> {
         state: AtomicU32::new(u32::from(b'R')),
         exited: AtomicBool::new(false),
         cpu: crate::time::cpu::CpuTime::default(),
+        counts: SpinLock::default(),
         looked_ns: AtomicU64::new(0),
         cpus: SpinLock::default(),
         nice: AtomicU32::new(20),

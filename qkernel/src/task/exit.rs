@@ -6,7 +6,7 @@ use crate::sched::wait::{Events, WaitError};
 use crate::signal::info::code;
 use crate::signal::send::{INIT, kill_group, tell, to_group, to_process};
 use crate::signal::{SIG_IGN, SigInfo, sa, signo};
-use crate::task::process::{StopState, Usage};
+use crate::task::process::StopState;
 use crate::task::task::work;
 use crate::task::{Process, Task, table};
 use alloc::sync::Arc;
@@ -44,9 +44,7 @@ pub fn finish(task: &Arc<Task>) {
         tasks.is_empty()
     };
     {
-        let mut usage = p.usage.lock();
-        usage.user_ns += task.cpu.user_ns();
-        usage.system_ns += task.cpu.system_ns();
+        p.usage.lock().add(&task.usage());
     }
     if !last {
         // It may have been the one that was asked to look.
@@ -77,9 +75,10 @@ pub fn clear_tid(task: &Task) {
     }
 }
 
-/// Stores the CPU time of the calling task.
+/// Stores what the calling task used.
 pub fn account(task: &Task) {
     task.cpu.note(hal::thread::cpu_time_ns());
+    *task.counts.lock() = hal::thread::counts();
 }
 
 fn end_process(p: &Arc<Process>, last: &Arc<Task>) {
@@ -298,13 +297,7 @@ pub fn reap(p: &Arc<Process>) {
         let (own, of_children) = (*p.usage.lock(), *p.child_usage.lock());
         let mut sum = parent.child_usage.lock();
         for u in [own, of_children] {
-            *sum = Usage {
-                user_ns: sum.user_ns + u.user_ns,
-                system_ns: sum.system_ns + u.system_ns,
-                max_rss_kib: sum.max_rss_kib.max(u.max_rss_kib),
-                minor_faults: sum.minor_faults + u.minor_faults,
-                voluntary: sum.voluntary + u.voluntary,
-            };
+            sum.add(&u);
         }
     }
     p.family.lock().session = None;

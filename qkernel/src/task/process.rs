@@ -10,6 +10,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use hal::sync::SpinLock;
+use hal::thread::Counts;
 use qlib::control::ExecId;
 
 /// Number of RLIMIT_* resources.
@@ -58,12 +59,17 @@ pub struct Usage {
     pub user_ns: u64,
     /// System time, ns.
     pub system_ns: u64,
-    /// Largest resident set, KiB.
-    pub max_rss_kib: u64,
-    /// Minor faults.
-    pub minor_faults: u64,
-    /// Voluntary switches.
-    pub voluntary: u64,
+    /// The rest.
+    pub counts: Counts,
+}
+
+impl Usage {
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        self.user_ns += other.user_ns;
+        self.system_ns += other.system_ns;
+        self.counts.add(&other.counts);
+    }
 }
 
 /// A thread group.

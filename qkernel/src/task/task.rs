@@ -8,14 +8,14 @@ use crate::sched::wait::WaitQueue;
 use crate::signal::{PendingSignals, SigSet};
 use crate::task::cpus::CpuSet;
 use crate::task::creds::Creds;
-use crate::task::process::Process;
+use crate::task::process::{Process, Usage};
 use crate::time::cpu::CpuTime;
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use hal::sync::SpinLock;
-use hal::thread::Thread;
+use hal::thread::{Counts, Thread};
 use hal::{FpState, UserContext};
 
 /// Bits of [`Task::work`]: what must be done before the task returns to the app.
@@ -98,6 +98,8 @@ pub struct Task {
     pub exited: AtomicBool,
     /// CPU time when last looked.
     pub cpu: CpuTime,
+    /// What else it did when it last looked itself.
+    pub counts: SpinLock<Counts>,
     /// When [`Task::cpu`] was looked at, monotonic ns.
     pub looked_ns: AtomicU64,
     /// CPUs it may run on.
@@ -165,6 +167,14 @@ impl Task {
     pub fn look_at_cpu(&self, now_ns: u64) {
         self.cpu.note(hal::thread::cpu_time_ns());
         self.looked_ns.store(now_ns, Ordering::Relaxed);
+    }
+    /// What it used, when last looked at.
+    pub fn usage(&self) -> Usage {
+        Usage {
+            user_ns: self.cpu.user_ns(),
+            system_ns: self.cpu.system_ns(),
+            counts: *self.counts.lock(),
+        }
     }
     /// Looks at the CPU time used so far, whoever asks; `false`: it cannot be seen from here.
     pub fn see_cpu(&self) -> bool {

@@ -177,13 +177,8 @@ fn ended(c: &Arc<Process>, options: u32, keep: bool) -> Option<Change> {
         return None;
     }
     let status = c.exit_status.load(Ordering::SeqCst);
-    let (own, sub) = (*c.usage.lock(), *c.child_usage.lock());
-    let usage = Usage {
-        user_ns: own.user_ns + sub.user_ns,
-        system_ns: own.system_ns + sub.system_ns,
-        max_rss_kib: own.max_rss_kib.max(sub.max_rss_kib),
-        ..own
-    };
+    let mut usage = *c.usage.lock();
+    usage.add(&c.child_usage.lock());
     let (how, value) = how_ended(status);
     if !keep {
         if !claim(c) {

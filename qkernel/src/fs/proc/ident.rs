@@ -1,7 +1,7 @@
 //! What the kernel says of itself and of the container.
 
 use crate::kernel;
-use crate::task::{Process, process::Usage, table};
+use crate::task::{Process, exit::account, process::Usage, table};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,12 +12,16 @@ pub const HZ: u64 = 100;
 /// Nanoseconds of a tick.
 pub const TICK_NS: u64 = 1_000_000_000 / HZ;
 
-/// CPU time of a process when last looked at, its ended tasks included.
+/// What a process used when last looked at, its ended tasks included.
 pub fn usage(p: &Process) -> Usage {
+    if let Some(me) = crate::task::current()
+        && core::ptr::eq(&raw const *me.process, p)
+    {
+        account(&me);
+    }
     let mut sum = *p.usage.lock();
     for t in p.tasks.lock().iter() {
-        sum.user_ns += t.cpu.user_ns();
-        sum.system_ns += t.cpu.system_ns();
+        sum.add(&t.usage());
     }
     sum
 }

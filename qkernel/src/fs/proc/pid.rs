@@ -397,7 +397,7 @@ fn sched(who: &Who) -> Result<Vec<u8>, Errno> {
     put!(
         t,
         "nr_switches                                  : {:>24}\n",
-        p.usage.lock().voluntary
+        super::ident::usage(&p).counts.voluntary
     );
     put!(t, "prio                                         : {:>24}\n", 120);
     Ok(t.finish())

@@ -139,7 +139,7 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
         None => (0, -1),
     };
     let (utime, stime) = cpu_ns(who)?;
-    let own = *p.usage.lock();
+    let own = super::ident::usage(&p).counts;
     let children = *p.child_usage.lock();
     let task = who.live().ok();
     let nice = task
@@ -181,7 +181,14 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
         session.map_or(0, |s| s.sid)
     );
     // PF_RANDOMIZE: what Linux sets for every program.
-    put!(t, " 4194304 {} {} 0 0", own.minor_faults, children.minor_faults);
+    put!(
+        t,
+        " 4194304 {} {} {} {}",
+        own.minor_faults,
+        children.counts.minor_faults,
+        own.major_faults,
+        children.counts.major_faults
+    );
     put!(t, " {} {}", utime / TICK_NS, stime / TICK_NS);
     put!(
         t,

@@ -188,10 +188,12 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
         cpu_list_where(cpus, |c| allowed.contains(c))
     );
     put!(t, "Mems_allowed:\t1\nMems_allowed_list:\t0\n");
+    let counts = super::ident::usage(&p).counts;
     put!(
         t,
-        "voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t0\n",
-        p.usage.lock().voluntary
+        "voluntary_ctxt_switches:\t{}\nnonvoluntary_ctxt_switches:\t{}\n",
+        counts.voluntary,
+        counts.involuntary
     );
     Ok(t.finish())
 }
@@ -203,7 +205,7 @@ fn memory(who: &Who, p: &Process, t: &mut Text) {
     let s = sizes(&vmas, &layout);
     let areas = resident(who);
     let rss: u64 = areas.iter().map(|(_, n)| n).sum();
-    let peak = p.usage.lock().max_rss_kib.max(rss * 4);
+    let peak = super::ident::usage(p).counts.peak_rss_kib.max(rss * 4);
     let of = |f: fn(&crate::mm::Vma) -> bool| areas.iter().filter(|(v, _)| f(v)).map(|(_, n)| n).sum::<u64>();
     let shmem = of(|v| v.file.is_none() && v.shared);
     let file = of(|v| v.file.is_some());
