@@ -29,8 +29,11 @@ impl HandleId {
     }
 }
 
-/// Largest payload of one request or reply, bytes.
-pub const MAX_PAYLOAD: usize = 64 * 1024;
+/// Most bytes of a file's or a socket's data in one request or reply: no datagram of IP is longer.
+pub const MAX_DATA: usize = 64 * 1024;
+
+/// Largest payload of one request or reply, bytes: data, and the address and the control messages that go with it.
+pub const MAX_PAYLOAD: usize = MAX_DATA + 8 * 1024;
 
 /// A request header, 96 bytes.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -122,7 +125,8 @@ ops! {
     MkNod = 6,
     /// Makes a symlink. args: length of the name, uid, gid; payload: name then target.
     SymLink = 7,
-    /// Hard link. args: length of the old name; payload: old name (under `handle`) then new name (under `handle2`).
+    /// Hard link. args: length of the old name; payload: old name (under `handle`; none = `handle` itself, as an unnamed file
+    /// gets a name) then new name (under `handle2`).
     Link = 8,
     /// Removes `payload`. args: flags (AT_REMOVEDIR).
     Unlink = 9,

@@ -5,9 +5,10 @@ use super::qcall::{self, Pending, call, call_value, request};
 use super::{Bare, phys, reads, window};
 use crate::contract::{Clock, HostService, Threads};
 use crate::host::{Dest, Handle, HostEvent, MessageIn, Owner, PollItem, Received, Src};
+use crate::uapi::general as g;
 use alloc::vec::Vec;
 use qlib::Errno;
-use qlib::qcall::{HandleId, HostStat, HostStatFs, MAX_PAYLOAD, Op, Reply, Request, SystemGroup};
+use qlib::qcall::{HandleId, HostStat, HostStatFs, MAX_DATA, MAX_PAYLOAD, Op, Reply, Request, SystemGroup};
 use zerocopy::IntoBytes;
 
 /// Room for a control message.
@@ -50,6 +51,31 @@ fn exchange(mut r: Request, parts: &[&[u8]], room: usize) -> Result<(Reply, Vec<
 /// As [`exchange`], for the result alone.
 fn tell(r: Request, parts: &[&[u8]]) -> Result<u64, Errno> {
     exchange(r, parts, 0).map(|(reply, _)| reply.result as u64)
+}
+
+/// Runs `f` on a handle of `name` that attribute requests accept. `on_symlink` answers for symlinks, whose attributes
+/// (never `user.*`) QKernel does not offer.
+fn with_open<R>(
+    dir: Handle,
+    name: &[u8],
+    on_symlink: Errno,
+    f: impl FnOnce(Handle) -> Result<R, Errno>,
+) -> Result<R, Errno> {
+    if name.is_empty() {
+        return f(dir);
+    }
+    let flags = g::O_RDONLY | g::O_NONBLOCK | g::O_NOFOLLOW;
+    match exchange(with_args(Op::Open, dir, [flags as u64]), &[name], 0) {
+        Ok((reply, _)) => {
+            let r = f(reply.handle);
+            Bare::close(reply.handle);
+            r
+        }
+        Err(Errno::ELOOP) => Err(on_symlink),
+        // A socket or a device without a driver.
+        Err(Errno::ENXIO | Errno::ENODEV) => Err(Errno::EPERM),
+        Err(e) => Err(e),
+    }
 }
 
 fn with_args<const N: usize>(op: Op, h: Handle, args: [u64; N]) -> Request {
@@ -200,29 +226,32 @@ impl HostService for Bare {
     }
 
     fn get_xattr(dir: Handle, name: &[u8], attr: &[u8]) -> Result<Vec<u8>, Errno> {
-        let r = with_args(Op::GetXattr, dir, [name.len() as u64]);
-        exchange(r, &[name, attr], MAX_PAYLOAD).map(|(_, b)| b)
+        with_open(dir, name, Errno::ENODATA, |h| {
+            exchange(request(Op::GetXattr, h), &[attr], MAX_PAYLOAD).map(|(_, b)| b)
+        })
     }
 
     fn set_xattr(dir: Handle, name: &[u8], attr: &[u8], value: &[u8], flags: u32) -> Result<(), Errno> {
-        let r = with_args(
-            Op::SetXattr,
-            dir,
-            [name.len() as u64, attr.len() as u64, flags as u64],
-        );
-        tell(r, &[name, attr, value]).map(drop)
+        with_open(dir, name, Errno::EOPNOTSUPP, |h| {
+            let r = with_args(Op::SetXattr, h, [attr.len() as u64, flags as u64]);
+            tell(r, &[attr, value]).map(drop)
+        })
     }
 
     fn list_xattr(dir: Handle, name: &[u8]) -> Result<Vec<u8>, Errno> {
-        exchange(request(Op::ListXattr, dir), &[name], MAX_PAYLOAD).map(|(_, b)| b)
+        let list = with_open(dir, name, Errno::ENODATA, |h| {
+            exchange(request(Op::ListXattr, h), &[], MAX_PAYLOAD).map(|(_, b)| b)
+        });
+        if list == Err(Errno::ENODATA) {
+            return Ok(Vec::new());
+        }
+        list
     }
 
     fn remove_xattr(dir: Handle, name: &[u8], attr: &[u8]) -> Result<(), Errno> {
-        tell(
-            with_args(Op::RemoveXattr, dir, [name.len() as u64]),
-            &[name, attr],
-        )
-        .map(drop)
+        with_open(dir, name, Errno::EOPNOTSUPP, |h| {
+            tell(request(Op::RemoveXattr, h), &[attr]).map(drop)
+        })
     }
 
     fn read_dir(h: Handle, buf: &mut [u8]) -> Result<usize, Errno> {
@@ -247,7 +276,7 @@ impl HostService for Bare {
                 }
             }
             if buf.is_empty() {
-                buf = alloc::vec![0u8; dest.remaining().clamp(1, MAX_PAYLOAD)];
+                buf = alloc::vec![0u8; dest.remaining().clamp(1, MAX_DATA)];
             }
             let want = dest.remaining().min(buf.len());
             let at = offset.map(|o| o + total as u64);
@@ -280,7 +309,7 @@ impl HostService for Bare {
 
     fn write(h: Handle, src: &mut Src<'_>, offset: Option<u64>, append: bool) -> Result<usize, Errno> {
         let mut total = 0;
-        let mut buf = alloc::vec![0u8; src.remaining().clamp(1, MAX_PAYLOAD)];
+        let mut buf = alloc::vec![0u8; src.remaining().clamp(1, MAX_DATA)];
         loop {
             let have = match src.take(&mut buf) {
                 Ok(n) => n,
@@ -422,8 +451,7 @@ impl HostService for Bare {
         src: &mut Src<'_>,
         flags: u32,
     ) -> Result<usize, Errno> {
-        let room = MAX_PAYLOAD.saturating_sub(addr.len() + control.len());
-        let mut data = alloc::vec![0u8; src.remaining().min(room)];
+        let mut data = alloc::vec![0u8; src.remaining().min(MAX_DATA)];
         let have = src.take(&mut data)?;
         let args = [flags as u64, addr.len() as u64, control.len() as u64];
         match tell(with_args(Op::SendMsg, h, args), &[addr, control, &data[..have]]) {
@@ -442,7 +470,7 @@ impl HostService for Bare {
     fn recv_msg(h: Handle, dest: &mut Dest<'_>, control_room: usize, flags: u32) -> Result<Received, Errno> {
         const ADDR_ROOM: usize = 128;
         let control_room = control_room.min(4096);
-        let data_room = dest.remaining().min(MAX_PAYLOAD - 12 - ADDR_ROOM - control_room);
+        let data_room = dest.remaining().min(MAX_DATA);
         let args = [
             flags as u64,
             ADDR_ROOM as u64,

@@ -17,6 +17,7 @@ use core::sync::atomic::{AtomicI64, Ordering};
 use hal::host::{self, Dest, HostFile, Src};
 use hal::user::{UserPtr, UserSlice};
 use qlib::Errno;
+use qlib::qcall::MAX_DATA;
 
 /// Makes sockets of the host.
 pub struct HostProvider;
@@ -204,6 +205,10 @@ impl Socket for HostSocket {
     fn send(&self, src: &mut Src<'_>, out: &Outgoing<'_>, patience: Patience) -> Result<usize, Errno> {
         let flags = out.flags | msg::NOSIGNAL;
         let addr = out.addr.unwrap_or(&[]);
+        // A message goes whole or not at all.
+        if self.kind != kind::STREAM && src.remaining() > MAX_DATA {
+            return Err(Errno::EMSGSIZE);
+        }
         let mut done = 0;
         loop {
             let r = self.retry(Events::OUT, patience, || {

@@ -160,8 +160,12 @@ pub fn serve_symlink(c: &mut Call<'_>) -> Served {
 
 pub fn serve_link(c: &mut Call<'_>) -> Served {
     let (old, new) = c.split(c.arg(0))?;
-    let old = Place::find(c.fd()?, old)?;
     let new = Place::find(c.fd2()?, new)?;
+    if old.is_empty() {
+        rustix::fs::linkat(c.fd()?, c"", new.dir(), &new.name, AtFlags::EMPTY_PATH).map_err(errno)?;
+        return Ok(0);
+    }
+    let old = Place::find(c.fd()?, old)?;
     rustix::fs::linkat(old.dir(), &old.name, new.dir(), &new.name, AtFlags::empty()).map_err(errno)?;
     Ok(0)
 }
@@ -184,8 +188,12 @@ pub fn serve_rename(c: &mut Call<'_>) -> Served {
         return Err(Errno::EINVAL);
     }
     let (old, new) = c.split(c.arg(0))?;
-    let old = Place::find(c.fd()?, old)?;
     let new = Place::find(c.fd2()?, new)?;
+    if old.is_empty() {
+        rustix::fs::linkat(c.fd()?, c"", new.dir(), &new.name, AtFlags::EMPTY_PATH).map_err(errno)?;
+        return Ok(0);
+    }
+    let old = Place::find(c.fd()?, old)?;
     rustix::fs::renameat_with(old.dir(), &old.name, new.dir(), &new.name, flags).map_err(errno)?;
     Ok(0)
 }

@@ -1,6 +1,9 @@
 //! Socket options a guest may use: those whose values carry no address of ours and reach nothing beyond the socket.
 
 use libc as c;
+use qlib::Errno;
+use rustix::fd::BorrowedFd;
+use rustix::net::AddressFamily;
 
 /// Options of `SOL_SOCKET`. Left out: filters and BPF programs (they carry addresses), SO_PEERCRED and its kin (host
 /// process ids), SO_MARK and device binding (they need privileges the guest has not).
@@ -12,6 +15,9 @@ const SOCKET: &[i32] = &[
     c::SO_BROADCAST,
     c::SO_SNDBUF,
     c::SO_RCVBUF,
+    // The host refuses these two without CAP_NET_ADMIN, which no thread of ours has.
+    c::SO_SNDBUFFORCE,
+    c::SO_RCVBUFFORCE,
     c::SO_KEEPALIVE,
     c::SO_OOBINLINE,
     c::SO_LINGER,
@@ -105,17 +111,60 @@ const IPV6: &[i32] = &[
 /// Options of `IPPROTO_UDP`: UDP_CORK, UDP_SEGMENT, UDP_GRO.
 const UDP: &[i32] = &[1, 103, 104];
 
-/// Whether option `option` of `level` may be read and set for a guest.
-pub fn permitted(level: i32, option: i32) -> bool {
-    let list = match level {
+/// Options of `SOL_RAW`: ICMP_FILTER, IPV6_CHECKSUM; and of `IPPROTO_ICMPV6`: ICMPV6_FILTER. ping cannot do without.
+const RAW: &[i32] = &[1, 7];
+const ICMPV6: &[i32] = &[1];
+const SOL_RAW: i32 = 255;
+
+/// Options of `SOL_NETLINK`. Left out: rings, which are mapped, and NETLINK_LISTEN_ALL_NSID.
+const NETLINK: &[i32] = &[
+    c::NETLINK_ADD_MEMBERSHIP,
+    c::NETLINK_DROP_MEMBERSHIP,
+    c::NETLINK_PKTINFO,
+    c::NETLINK_BROADCAST_ERROR,
+    c::NETLINK_NO_ENOBUFS,
+    c::NETLINK_LIST_MEMBERSHIPS,
+    c::NETLINK_CAP_ACK,
+    c::NETLINK_EXT_ACK,
+    c::NETLINK_GET_STRICT_CHK,
+];
+
+fn options(level: i32) -> Option<&'static [i32]> {
+    Some(match level {
         c::SOL_SOCKET => SOCKET,
         c::IPPROTO_TCP => TCP,
         c::IPPROTO_IP => IP,
         c::IPPROTO_IPV6 => IPV6,
         c::IPPROTO_UDP => UDP,
-        _ => return false,
-    };
-    list.contains(&option)
+        c::IPPROTO_ICMPV6 => ICMPV6,
+        c::SOL_NETLINK => NETLINK,
+        SOL_RAW => RAW,
+        _ => return None,
+    })
+}
+
+/// What Linux answers who sets an option that it does not know, of `len` bytes.
+pub fn unknown_to_set(level: i32, len: usize) -> Errno {
+    if level == c::SOL_SOCKET && len < size_of::<c::c_int>() {
+        Errno::EINVAL
+    } else {
+        Errno::ENOPROTOOPT
+    }
+}
+
+/// What Linux answers who reads an option that it does not know.
+pub fn unknown_to_get(fd: BorrowedFd<'_>, level: i32) -> Errno {
+    let over_ipv4 = || rustix::net::sockopt::socket_domain(fd) == Ok(AddressFamily::INET);
+    if options(level).is_none() && over_ipv4() {
+        Errno::EOPNOTSUPP
+    } else {
+        Errno::ENOPROTOOPT
+    }
+}
+
+/// Whether option `option` of `level` may be read and set for a guest.
+pub fn permitted(level: i32, option: i32) -> bool {
+    options(level).is_some_and(|list| list.contains(&option))
 }
 
 /// Whether control data holds only well-formed messages of the network levels: no descriptors, no credentials.

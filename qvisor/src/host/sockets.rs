@@ -1,6 +1,6 @@
 //! Sockets in the container's network namespace. All are non-blocking; nothing here waits.
 
-use super::options::{control_is_plain, permitted};
+use super::options::{control_is_plain, permitted, unknown_to_get, unknown_to_set};
 use super::{Call, Served, errno};
 use crate::sys::net::{self, MAX_ADDRESS};
 use qlib::Errno;
@@ -177,7 +177,7 @@ pub fn serve_name(c: &mut Call<'_>, peer: bool) -> Served {
 pub fn serve_get_option(c: &mut Call<'_>) -> Served {
     let (level, option) = (arg(c, 0)?, arg(c, 1)?);
     if !permitted(level, option) {
-        return Err(Errno::ENOPROTOOPT);
+        return Err(unknown_to_get(c.fd()?, level));
     }
     let mut value = [0u8; MAX_OPTION];
     let room = c.room_for(c.arg(2)).min(MAX_OPTION);
@@ -189,7 +189,7 @@ pub fn serve_get_option(c: &mut Call<'_>) -> Served {
 pub fn serve_set_option(c: &mut Call<'_>) -> Served {
     let (level, option) = (arg(c, 0)?, arg(c, 1)?);
     if !permitted(level, option) {
-        return Err(Errno::ENOPROTOOPT);
+        return Err(unknown_to_set(level, c.payload.len()));
     }
     if c.payload.len() > MAX_OPTION {
         return Err(Errno::EINVAL);

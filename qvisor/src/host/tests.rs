@@ -134,6 +134,30 @@ fn a_files_life() {
 }
 
 #[test]
+fn an_unnamed_file_gets_a_name_and_attributes() {
+    let mut g = Guest::new("unnamed");
+    let file = g.open(OFlags::RDWR | OFlags::TMPFILE, ".").unwrap();
+    g.ask(Op::Write, file, &[u64::MAX, 0, 0, 0], b"hello").unwrap();
+    let mut request = Request::new_zeroed();
+    (request.op, request.handle, request.handle2) = (Op::Link as u32, file, g.root);
+    let reply = serve(&request, b"named", &mut g.table, &mut Vec::new());
+    // Without CAP_DAC_READ_SEARCH an older host gives it none.
+    if rustix::process::geteuid().is_root() {
+        assert_eq!(reply.result, 0);
+        assert_eq!(std::fs::read(g.path.join("in/named")).unwrap(), b"hello");
+    }
+    match g.ask(Op::SetXattr, file, &[6, 0], b"user.xvalue") {
+        // A file system of an older host may have none.
+        Err(e) => assert_eq!(e, Errno::EOPNOTSUPP),
+        Ok(_) => {
+            assert_eq!(g.ask(Op::GetXattr, file, &[], b"user.x").unwrap().2, b"value");
+            assert_eq!(g.ask(Op::ListXattr, file, &[], b"").unwrap().2, b"user.x\0");
+            g.ask(Op::RemoveXattr, file, &[], b"user.x").unwrap();
+        }
+    }
+}
+
+#[test]
 fn no_path_leaves_the_directory_or_follows_a_link() {
     let mut g = Guest::new("escape");
     for (name, error) in [
