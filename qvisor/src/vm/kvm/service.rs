@@ -14,6 +14,7 @@ use qlib::qcall::{HandleId, MAX_PAYLOAD, Op, Reply, Request};
 use qlib::ring::{COMPLETE, Producer, Pushed};
 use qlib::{Errno, PhysAddr};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::FileType;
 use rustix::net::{RecvFlags, SendFlags};
 use std::io::IoSlice;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, sync_channel};
@@ -171,7 +172,24 @@ impl Service {
         match Op::try_from(r.op) {
             Ok(Op::MapWindow) => Some(self.map_window(r)),
             Ok(Op::UnmapWindow) => Some(self.unmap_window(r)),
+            Ok(Op::Close) if self.closes_at_once(r.handle) => Some(self.handles.remove(r.handle).map(|()| 0)),
             _ => None,
+        }
+    }
+
+    /// Whether closing it takes no time. What the guest asks next may rely on it, as who binds the same port does, or who
+    /// waits for a pipe's end. A socket may have been told to linger, and a file without a name gives its blocks back.
+    fn closes_at_once(&self, handle: HandleId) -> bool {
+        let Ok(file) = self.handles.get(handle) else {
+            return true;
+        };
+        match rustix::fs::fstat(&*file).map(|s| FileType::from_raw_mode(s.st_mode)) {
+            Ok(FileType::Socket) => matches!(
+                rustix::net::sockopt::socket_linger(&*file),
+                Ok(None | Some(Duration::ZERO))
+            ),
+            Ok(FileType::Fifo) => true,
+            _ => false,
         }
     }
 
