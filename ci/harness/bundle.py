@@ -186,11 +186,16 @@ TOOL_PACKAGES = ["bash", "dash", "coreutils", "findutils", "grep", "tar", "gzip"
                  "procps", "util-linux", "base-files", "base-passwd", "libc-bin", "hostname", "login", "passwd"]
 
 
-def debian_image(deb_arch):
-    """Makes an ext4 image of Debian's basic tools for either architecture, unpacked but not configured (that would need its
+# Interpreters, a server, and what looks at a network; runc, which says what Linux does; and where it is given what it needs.
+PROGRAM_PACKAGES = TOOL_PACKAGES + ["python3", "redis-server", "iproute2", "net-tools", "iputils-ping", "lsof", "netbase", "runc"]
+
+
+def debian_image(deb_arch, packages=None, name="tools"):
+    """Makes an ext4 image of Debian packages for either architecture, unpacked but not configured (that would need its
     processor); returns its path."""
-    key = hashlib.sha256(" ".join(TOOL_PACKAGES).encode()).hexdigest()[:12]
-    target = os.path.join(CACHE, "rootfs", f"tools-{deb_arch}-{key}.ext4")
+    packages = packages or TOOL_PACKAGES
+    key = hashlib.sha256(" ".join(packages).encode()).hexdigest()[:12]
+    target = os.path.join(CACHE, "rootfs", f"{name}-{deb_arch}-{key}.ext4")
     if os.path.exists(target):
         return target
     apt.need("mmdebstrap", "e2fsprogs")
@@ -199,14 +204,19 @@ def debian_image(deb_arch):
         root = f"{d}/root"
         done = subprocess.run(
             ["mmdebstrap", "--quiet", "--mode=root", "--variant=extract", f"--architectures={deb_arch}", "--skip=cleanup/apt/cache",
-             "--include=" + ",".join(TOOL_PACKAGES), "bookworm", root, apt.mirror()],
+             "--include=" + ",".join(packages), "bookworm", root, apt.mirror()],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if done.returncode != 0:
             raise Skip("mmdebstrap failed: " + done.stdout[-1500:])
         configure(root)
         for waste in ("dev", "usr/share/doc", "usr/share/man", "usr/share/locale"):
             shutil.rmtree(f"{root}/{waste}", ignore_errors=True)
-        os.makedirs(f"{root}/dev")
+        for place in ("dev", "job", "disk0"):
+            os.makedirs(f"{root}/{place}", exist_ok=True)
+        # Python would compile its modules anew at every start, as the image is read-only.
+        if os.path.exists(f"{root}/usr/lib/python3.11"):
+            subprocess.run(["python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "-s", root, f"{root}/usr/lib/python3.11"],
+                           stdout=subprocess.DEVNULL, check=False)
         subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", root, f"{d}/image", "400M"], check=True)
         os.rename(f"{d}/image", target)
     return target

@@ -1,6 +1,7 @@
 """What a group of program tests is made of: cases, most of them rows of a table."""
 import hashlib
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -99,19 +100,25 @@ def table(rows, **common):
     return [shell(name, script, out, **{**common, **(more[0] if more else {})}) for name, script, out, *more in rows]
 
 
-def native(source, name, flags=(), parts=()):
-    """Builds a static helper from a C file (and its other parts beside it) with the host's compiler; returns its path."""
-    apt.need("gcc", "libc6-dev")
+# By architecture: the cross compiler and the packages it comes in.
+CROSS = {"aarch64": ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"),
+         "x86_64": ("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu", "libc6-dev-amd64-cross")}
+
+
+def native(source, name, flags=(), parts=(), arch=platform.machine()):
+    """Builds a static helper from a C file (and its other parts beside it), for the host's architecture unless told; returns its path."""
+    compiler, *packages = ("gcc", "gcc", "libc6-dev") if arch == platform.machine() else CROSS[arch]
+    apt.need(*packages)
     files = [source] + [os.path.join(os.path.dirname(source), p) for p in parts]
     # By content: several checkouts share a cache.
-    key = hashlib.sha256(" ".join(flags).encode())
+    key = hashlib.sha256(" ".join((compiler, *flags)).encode())
     for path in files:
         with open(path, "rb") as f:
             key.update(f.read())
     target = os.path.join(bundle.CACHE, "bin", key.hexdigest()[:12], name)
     if not os.path.exists(target):
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        done = process.run(["gcc", "-O2", "-Wall", "-static", "-pthread", "-o", target, *(f for f in files if f.endswith(".c")), *flags], timeout=120)
+        done = process.run([compiler, "-O2", "-Wall", "-static", "-pthread", "-o", target, *(f for f in files if f.endswith(".c")), *flags], timeout=120)
         check(done.rc == 0, f"{source} does not compile\n{done}")
     return target
 

@@ -66,11 +66,11 @@ static void streams(int family, const char *text) {
     pair(family, text, v); write(v[0], "abcdef", 6); SAY("peek %s %.3s", R(recv(v[1], b, 3, MSG_PEEK)), b); SAY(" waitall %s\n", R(recv(v[1], b, 6, MSG_WAITALL)));
     SAY("dontwait %s", R(recv(v[1], b, 3, MSG_DONTWAIT))); SAY(" oob %s", R(send(v[0], "!", 1, MSG_OOB))); usleep(20000); struct pollfd q = {v[1], POLLPRI, 0}; poll(&q, 1, 1000); SAY(" %x", q.revents); SAY(" %s %c\n", R(recv(v[1], b, 3, MSG_OOB)), b[0]);
     struct timeval tv = {0, 50000}; setsockopt(v[1], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv); SAY("timeout %s\n", R(read(v[1], b, 1)));
-    struct linger lg = {1, 0}; setsockopt(v[0], SOL_SOCKET, SO_LINGER, &lg, sizeof lg); write(v[1], "unread", 6); close(v[0]); usleep(20000); int e = 0; socklen_t l = sizeof e;
+    struct linger lg = {1, 0}; setsockopt(v[0], SOL_SOCKET, SO_LINGER, &lg, sizeof lg); write(v[1], "unread", 6); close(v[0]); q.events = POLLIN; poll(&q, 1, 2000); int e = 0; socklen_t l = sizeof e;
     getsockopt(v[1], SOL_SOCKET, SO_ERROR, &e, &l); SAY("reset %s", e ? strerrorname_np(e) : "0"); SAY(" %s\n", R(read(v[1], b, 9))); close(v[1]);
     // writev, readv, sendfile.
     pair(family, text, v); struct iovec o[3] = {{"one", 3}, {"", 0}, {"three", 5}}, i[2] = {{b, 4}, {b + 100, 50}}; SAY("writev %s", R(writev(v[0], o, 3))); SAY(" readv %s %.4s %.4s\n", R(readv(v[1], i, 2)), b, b + 100);
-    int f = memfd_create("f", 0); for (int k = 0; k < 300000; k += 10) write(f, "0123456789", 10); off_t off = 5; size_t sent = 0; fcntl(v[0], F_SETFL, O_NONBLOCK);
+    int f = memfd_create("f", 0); for (int k = 0; k < 60000; k++) b[k] = "0123456789"[k % 10]; for (int k = 0; k < 5; k++) write(f, b, 60000); off_t off = 5; size_t sent = 0; fcntl(v[0], F_SETFL, O_NONBLOCK);
     for (unsigned got = 0; got < 299995;) { long s = sendfile(v[0], f, &off, 300000); if (s > 0) sent += s; long g = read(v[1], b, sizeof b); if (g <= 0) break; got += g; }
     SAY("sendfile %zu %ld %s\n", sent, (long)off, R(sendfile(v[0], f, &off, 10))); close(f); close(v[0]); close(v[1]);
 }
@@ -102,7 +102,7 @@ static void datagrams(int family, const char *text) {
     int level = family == AF_INET ? IPPROTO_IP : IPPROTO_IPV6, info = family == AF_INET ? IP_PKTINFO : IPV6_RECVPKTINFO; SAY("pktinfo %s", E(setsockopt(a, level, info, &on, sizeof on))); SAY(" timestamp %s", E(setsockopt(a, SOL_SOCKET, SO_TIMESTAMP, &on, sizeof on))); send(b, "x", 1, 0);
     char control[256]; struct iovec one = {buf, 9}; struct msghdr h = {.msg_iov = &one, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control}; SAY(" recvmsg %s:", R(recvmsg(a, &h, 0))); for (struct cmsghdr *c = CMSG_FIRSTHDR(&h); c; c = CMSG_NXTHDR(&h, c)) SAY(" %d/%d/%zu", c->cmsg_level, c->cmsg_type, c->cmsg_len); SAY("\n");
     // An error comes back: nobody listens.
-    close(a); send(b, "x", 1, 0); usleep(20000); SAY("refused %s\n", R(recv(b, buf, 9, MSG_DONTWAIT))); close(b);
+    close(a); send(b, "x", 1, 0); struct pollfd z = {b, POLLIN, 0}; poll(&z, 1, 2000); SAY("refused %s\n", R(recv(b, buf, 9, MSG_DONTWAIT))); close(b);
 }
 
 static void options(int family, const char *text) {
@@ -134,6 +134,13 @@ static void sharing(int family, const char *text) {
     if (fork() == 0) { if (setgid(65534) || setuid(65534)) _exit(1); s = socket(family, SOCK_STREAM, 0); x = at(family, text, 81); SAY("as nobody: port 81 %s", E(bind(s, &x.sa, size(&x)))); SAY(" raw %s\n", R(socket(family, SOCK_RAW, family == AF_INET ? IPPROTO_ICMP : IPPROTO_ICMPV6))); _exit(0); } wait(0);
 }
 
+// What was closed is closed for whatever comes next.
+static void closing(int family, const char *text) {
+    union any a; int s = listener(family, text, &a), failed = 0, reached = 0; close(s);
+    for (int i = 0; i < 100; i++) { s = socket(family, SOCK_STREAM, 0); if (bind(s, &a.sa, size(&a)) || listen(s, 1)) failed++; close(s); s = socket(family, SOCK_STREAM, 0); if (connect(s, &a.sa, size(&a)) == 0 || errno != ECONNREFUSED) reached++; close(s); }
+    SAY("-- closing %s\nbind failed %d, connected to nobody %d\n", text, failed, reached);
+}
+
 static unsigned short sum(void *p, int n) { unsigned s = 0; for (unsigned short *w = p; n > 1; n -= 2) s += *w++; s = (s >> 16) + (s & 0xffff); return ~(s + (s >> 16)); }
 static void ping(const char *text) {
     int s = socket(AF_INET, SOCK_RAW, IPPROTO_ICMP); SAY("raw %s %s", text, s < 0 ? E(-1) : "ok"); if (s < 0) { SAY("\n"); return; }
@@ -155,7 +162,7 @@ static void names(void) {
 }
 
 int main(int c, char **v) {
-    names(); streams(AF_INET, "127.0.0.1"); streams(AF_INET6, "::1"); non_blocking(AF_INET, "127.0.0.1"); non_blocking(AF_INET6, "::1"); datagrams(AF_INET, "127.0.0.1"); datagrams(AF_INET6, "::1"); options(AF_INET, "127.0.0.1"); options(AF_INET6, "::1"); sharing(AF_INET, "127.0.0.1"); sharing(AF_INET6, "::1"); ping("127.0.0.1");
+    names(); streams(AF_INET, "127.0.0.1"); streams(AF_INET6, "::1"); non_blocking(AF_INET, "127.0.0.1"); non_blocking(AF_INET6, "::1"); datagrams(AF_INET, "127.0.0.1"); datagrams(AF_INET6, "::1"); options(AF_INET, "127.0.0.1"); options(AF_INET6, "::1"); sharing(AF_INET, "127.0.0.1"); sharing(AF_INET6, "::1"); closing(AF_INET, "127.0.0.1"); closing(AF_INET6, "::1"); ping("127.0.0.1");
     if (c > 3) {
         ping(v[1]); multicast(v[3]); streams(AF_INET, v[3]); datagrams(AF_INET, v[3]);
         for (int f = 1; f <= 2; f++) { int family = f == 1 ? AF_INET : AF_INET6, s = socket(family, SOCK_STREAM, 0); union any a = at(family, v[f], 7777); char b[100]; SAY("peer %s %s", v[f], E(connect(s, &a.sa, size(&a)))); SAY(" sent %s", R(write(s, "across", 6))); shutdown(s, SHUT_WR); SAY(" got %s\n", R(all(s, b, 100))); close(s);

@@ -2,8 +2,7 @@
 import contextlib
 import os
 import shutil
-import threading
-import socket
+import subprocess
 
 import bundle
 from cases import Case, native
@@ -56,51 +55,25 @@ def pair():
             run(["ip", "netns", "delete", n], timeout=20)
 
 
-def inside(name):
+def inside(path):
+    """Puts the container into the network namespace that is bound at `path`."""
     def change(c):
         for n in c["linux"]["namespaces"]:
             if n["type"] == "network":
-                n["path"] = f"/run/netns/{name}"
+                n["path"] = path
     return change
 
 
-class Echo(threading.Thread):
-    """Answers TCP and UDP on port 7777 of the far namespace, where its sockets are made."""
-
-    def __init__(self, name):
-        super().__init__(daemon=True)
-        self.sockets, self.name_, self.ready, self.end = [], name, threading.Event(), False
-
-    def run(self):
-        import ctypes
-        fd = os.open(f"/run/netns/{self.name_}", os.O_RDONLY)
-        # This thread alone changes its namespace.
-        if ctypes.CDLL(None, use_errno=True).setns(fd, 0x40000000) != 0:
-            return
-        os.close(fd)
-        for family, own in ((socket.AF_INET, PEER[0]), (socket.AF_INET6, PEER[1])):
-            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
-                s = socket.socket(family, kind)
-                s.bind((own, 7777))
-                if kind == socket.SOCK_STREAM:
-                    s.listen()
-                self.sockets.append(s)
-        self.ready.set()
-        import select
-        while not self.end:
-            for s in select.select(self.sockets, [], [], 0.1)[0]:
-                if s.type == socket.SOCK_DGRAM:
-                    data, who = s.recvfrom(2000)
-                    s.sendto(data, who)
-                else:
-                    c, _ = s.accept()
-                    with c:
-                        data = b""
-                        while part := c.recv(1000):
-                            data += part
-                        c.sendall(data)
-        for s in self.sockets:
-            s.close()
+@contextlib.contextmanager
+def echo(name):
+    """Answers TCP and UDP on port 7777 of the far namespace."""
+    command = ["ip", "netns", "exec", name, "python3", os.path.join(HERE, "..", "lib", "far_side.py"), *PEER]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as far:
+        try:
+            check(far.stdout.readline() == b"ready\n", "the far side is not ready")
+            yield
+        finally:
+            far.kill()
 
 
 def agree(ctx, args, root=None, **settings):
@@ -119,15 +92,8 @@ def loopback(ctx):
 
 
 def real_interface(ctx):
-    with pair() as (own, far):
-        echo = Echo(far)
-        echo.start()
-        check(echo.ready.wait(10), "the far side is not ready")
-        try:
-            agree(ctx, ["network", PEER[0], PEER[1], OWN[0]], change=inside(own))
-        finally:
-            echo.end = True
-            echo.join()
+    with pair() as (own, far), echo(far):
+        agree(ctx, ["network", PEER[0], PEER[1], OWN[0]], change=inside(f"/run/netns/{own}"))
 
 
 TELL = """
@@ -154,7 +120,7 @@ I=$(readlink /proc/$P/fd/3 | tr -dc 0-9); awk '{print $10}' /proc/net/tcp | grep
 
 def tools(ctx):
     with pair() as (own, _):
-        agree(ctx, TELL, bundle.servers(), change=inside(own))
+        agree(ctx, TELL, bundle.servers(), change=inside(f"/run/netns/{own}"))
 
 
 def listeners(ctx):

@@ -17,6 +17,11 @@
 
 #define LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, field))
 #define LOAD_ARG(n) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args) + 8 * (n))
+#ifdef __aarch64__
+#define AUDIT_ARCH_HERE AUDIT_ARCH_AARCH64
+#else
+#define AUDIT_ARCH_HERE AUDIT_ARCH_X86_64
+#endif
 #define RETURN(v) BPF_STMT(BPF_RET | BPF_K, (v))
 
 static int install(unsigned flags, struct sock_filter *code, unsigned len) {
@@ -48,8 +53,8 @@ static void errno_action(void) {
   say("mode", prctl(PR_GET_SECCOMP));
   say("install", on(0, SYS_getppid, SECCOMP_RET_ERRNO | 71));
   say("getppid", syscall(SYS_getppid));
-  say("large", on(0, SYS_getpgrp, SECCOMP_RET_ERRNO | 0xffff));
-  say("getpgrp", syscall(SYS_getpgrp) == -1 && errno == 4095 ? 1 : 0);
+  say("large", on(0, SYS_getpgid, SECCOMP_RET_ERRNO | 0xffff));
+  say("getpgid", syscall(SYS_getpgid, 0) == -1 && errno == 4095 ? 1 : 0);
   say("zero", on(0, SYS_getsid, SECCOMP_RET_ERRNO));
   say("getsid", syscall(SYS_getsid, 0));
   say("mode", prctl(PR_GET_SECCOMP));
@@ -58,7 +63,7 @@ static void errno_action(void) {
 static void arguments(void) {
   nnp();
   struct sock_filter code[] = {LOAD(arch),
-                               BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 5),
+                               BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_HERE, 0, 5),
                                LOAD(nr),
                                BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_kill, 0, 3),
                                LOAD_ARG(1),
@@ -111,8 +116,8 @@ static void trace_and_log(void) {
   nnp();
   say("trace", on(0, SYS_getppid, SECCOMP_RET_TRACE | 5));
   say("getppid", syscall(SYS_getppid));
-  say("log", on(SECCOMP_FILTER_FLAG_LOG, SYS_getpgrp, SECCOMP_RET_LOG));
-  say("getpgrp", syscall(SYS_getpgrp) > 0);
+  say("log", on(SECCOMP_FILTER_FLAG_LOG, SYS_getpgid, SECCOMP_RET_LOG));
+  say("getpgid", syscall(SYS_getpgid, 0) > 0);
 }
 static void strict(void) {
   char b[1];
