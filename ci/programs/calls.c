@@ -400,6 +400,74 @@ static void usage(void) {
   printf("usage of children: resident %d faults %d waits %d\n", c.ru_maxrss >= u.ru_maxrss, c.ru_minflt >= u.ru_minflt, c.ru_nvcsw >= u.ru_nvcsw);
 }
 
+static void show_scheduling(const char *when) {
+  long a[7] = {0}, field = 0;
+  char stat[1000], *at;
+  FILE *f = fopen("/proc/self/stat", "r");
+  stat[fread(stat, 1, sizeof stat - 1, f)] = 0;
+  fclose(f);
+  printf("%s:", when);
+  for (at = strrchr(stat, ')') + 2, field = 3; at; at = strchr(at, ' '), field++) {
+    at += *at == ' ';
+    if (field == 18 || field == 19 || field == 40 || field == 41) printf(" %ld", atol(at));
+  }
+  say(", attr", syscall(SYS_sched_getattr, 0, a, 48, 0));
+  // Size and policy, flags, nice and priority.
+  printf("%lx %lx %lx; %lx\n", a[0], a[1], a[2], syscall(SYS_sched_getscheduler, 0));
+}
+
+static void scheduling(void) {
+  static const int policies[] = {0, 1, 2, 3, 6, 4, 99, -1, 0x40000003, 3, 0x40000000 | 1};
+  struct { unsigned size, policy; unsigned long flags; int nice; unsigned priority; unsigned long deadline[3], more[4]; } a;
+  show_scheduling("at first");
+  for (unsigned i = 0; i < sizeof policies / sizeof *policies; i++)
+    for (int priority = 0; priority < 2; priority++) {
+      printf("policy %d priority %d", policies[i], priority);
+      say("", syscall(SYS_sched_setscheduler, 0, policies[i], &priority));
+    }
+  show_scheduling("reset on fork");
+  say("nice", setpriority(PRIO_PROCESS, 0, 7));
+  if (fork() == 0) {
+    show_scheduling("child");
+    _exit(0);
+  }
+  wait(NULL);
+  int zero = 0, one = 1, read_back = -1;
+  say("setparam", syscall(SYS_sched_setparam, 0, &zero));
+  say("setparam 1", syscall(SYS_sched_setparam, 0, &one));
+  say("setparam of nobody", syscall(SYS_sched_setparam, 999999, &zero));
+  say("setparam -1", syscall(SYS_sched_setparam, -1, &zero));
+  say("setparam NULL", syscall(SYS_sched_setparam, 0, NULL));
+  say("setparam nowhere", syscall(SYS_sched_setparam, 0, 8));
+  say("getparam", syscall(SYS_sched_getparam, 0, &read_back) + read_back);
+  say("getscheduler -1", syscall(SYS_sched_getscheduler, -1));
+  for (int i = 0; i < 7; i++) say("highest", sched_get_priority_max(i)), say("lowest", sched_get_priority_min(i));
+  static const struct { unsigned size, policy; unsigned long flags; int nice; unsigned priority; } tries[] = {
+    {48, 0, 1, 9, 0},  {48, 0, 1, 5, 0},   {48, 0, 0, 9, 0},   {0, 3, 1, 10, 0}, {47, 0, 1, 10, 0},  {5000, 0, 1, 10, 0}, {48, 0, 9, 11, 0},
+    {48, 3, 17, 0, 0}, {48, 0, 1, 99, 0},  {48, 1, 1, 0, 1},   {48, 1, 1, 0, 0}, {48, 0, 1, 19, 1},  {48, 1, 1, 0, 100},  {48, 6, 1, 0, 0},
+    {48, 77, 1, 0, 0}, {48, -1u, 1, 0, 0}, {48, 0, 128, 0, 0}, {64, 0, 1, 19, 0}, {48, 5, 1, 19, 0}, {48, 0, 1, 19, 0},
+  };
+  for (unsigned i = 0; i < sizeof tries / sizeof *tries; i++) {
+    memset(&a, 0, sizeof a);
+    memcpy(&a, &tries[i], sizeof tries[i]);
+    printf("attr %u", i);
+    say("", syscall(SYS_sched_setattr, 0, &a, 0));
+    show_scheduling("then");
+  }
+  a.more[2] = 1;
+  a.size = sizeof a;
+  say("what nobody knows", syscall(SYS_sched_setattr, 0, &a, 0));
+  say("flags", syscall(SYS_sched_setattr, 0, &a, 1));
+  say("no attr", syscall(SYS_sched_setattr, 0, NULL, 0));
+  say("get little", syscall(SYS_sched_getattr, 0, &a, 47, 0));
+  say("get much", syscall(SYS_sched_getattr, 0, &a, 5000, 0));
+  say("get flags", syscall(SYS_sched_getattr, 0, &a, 48, 1));
+  say("get nobody's", syscall(SYS_sched_getattr, 999999, &a, 48, 0));
+  struct timespec turn;
+  say("turn", sched_rr_get_interval(0, &turn));
+  say("turn of -1", sched_rr_get_interval(-1, &turn));
+}
+
 int main(void) {
   setvbuf(stdout, NULL, _IOLBF, 0);
   requeue_pi();
@@ -419,5 +487,6 @@ int main(void) {
   aio();
   usage();
   areas();
+  scheduling();
   return 0;
 }

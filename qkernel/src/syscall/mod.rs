@@ -17,6 +17,7 @@ pub mod poll;
 pub mod process;
 pub mod process_vm;
 pub mod ptrace;
+pub mod scheduler;
 pub mod seccomp;
 pub mod signals;
 pub mod splice;
@@ -181,6 +182,7 @@ pub const FAMILIES: &[&[Row]] = &[
     socket::ROWS,
     sockmsg::ROWS,
     splice::ROWS,
+    scheduler::ROWS,
     system::ROWS,
     sysv::ROWS,
     time::ROWS,

@@ -1,17 +1,15 @@
-//! The system and its limits: names, limits, scheduling, prctl, randomness. Source: the man pages of the same names.
+//! The system and its limits: names, limits, prctl, randomness. Source: the man pages of the same names.
 
 use super::Support::{Full, Partial, Refused};
 use super::{Args, Ctx, SysResult};
 use crate::kernel;
 use crate::rows;
-use crate::task::cpus::CpuSet;
 use crate::task::creds::cap;
 use crate::task::process::RLIMITS;
 use crate::task::{Task, table};
 use alloc::sync::Arc;
-use alloc::vec;
 use core::sync::atomic::Ordering;
-use hal::user::{UserPtr, UserSlice, copy_in, copy_out};
+use hal::user::{UserPtr, UserSlice, copy_out};
 use qlib::Errno;
 
 fn sys_uname(_ctx: &mut Ctx<'_>, addr: u64) -> SysResult {
@@ -123,7 +121,7 @@ fn sys_prlimit64(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
 }
 
 /// The task a pid names, for calls that know no negative pids.
-fn task_of(ctx: &Ctx<'_>, pid: i32) -> SysResult<Arc<Task>> {
+pub(super) fn task_of(ctx: &Ctx<'_>, pid: i32) -> SysResult<Arc<Task>> {
     match pid {
         0 => Ok(ctx.task.clone()),
         p => table::task(u32::try_from(p).map_err(|_| Errno::ESRCH)?).ok_or(Errno::ESRCH),
@@ -131,161 +129,12 @@ fn task_of(ctx: &Ctx<'_>, pid: i32) -> SysResult<Arc<Task>> {
 }
 
 /// As [`task_of`], for calls that refuse negative pids as such.
-fn task_by_pid(ctx: &Ctx<'_>, pid: i32) -> SysResult<Arc<Task>> {
+pub(super) fn task_by_pid(ctx: &Ctx<'_>, pid: i32) -> SysResult<Arc<Task>> {
     if pid < 0 {
         Err(Errno::EINVAL)
     } else {
         task_of(ctx, pid)
     }
-}
-
-fn sys_sched_getaffinity(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    let task = task_of(ctx, a.i32(0))?;
-    let cpus = task.cpus.lock().clone();
-    let mask = cpus.to_bytes();
-    if (a.u64(1) as usize) < mask.len() || !a.u64(1).is_multiple_of(8) {
-        return Err(Errno::EINVAL);
-    }
-    copy_out(a.u64(2), &mask)?;
-    Ok(mask.len() as u64)
-}
-
-fn sys_sched_setaffinity(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    let n = (a.u64(1) as usize).min(1024);
-    let mut mask = vec![0u8; n];
-    copy_in(&mut mask, a.u64(2))?;
-    let task = task_of(ctx, a.i32(0))?;
-    let (me, it) = (ctx.task.creds(), task.creds());
-    if me.euid != it.euid && me.euid != it.uid && !me.capable_in(&it.user, cap::SYS_NICE) {
-        return Err(Errno::EPERM);
-    }
-    let cpus = CpuSet::from_bytes(&mask).ok_or(Errno::EINVAL)?;
-    *task.cpus.lock() = cpus;
-    Ok(0)
-}
-
-fn sys_getcpu(_ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    for i in 0..2 {
-        if a.u64(i) != 0 {
-            a.ptr::<u32>(i).write(&0)?;
-        }
-    }
-    Ok(0)
-}
-
-/// Every task is SCHED_OTHER.
-fn sys_sched_getparam(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    task_by_pid(ctx, a.i32(0))?;
-    if a.u64(1) == 0 {
-        return Err(Errno::EINVAL);
-    }
-    a.ptr::<i32>(1).write(&0)?;
-    Ok(0)
-}
-
-fn sys_sched_setscheduler(ctx: &mut Ctx<'_>, pid: i32, policy: i32, param: u64) -> SysResult {
-    const RESET_ON_FORK: i32 = 0x4000_0000;
-    task_by_pid(ctx, pid)?;
-    let priority = UserPtr::<i32>::new(param).read()?;
-    match policy & !RESET_ON_FORK {
-        // OTHER, BATCH, IDLE
-        0 | 3 | 5 if priority == 0 => Ok(0),
-        1 | 2 if (1..=99).contains(&priority) => Err(Errno::EPERM),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-fn sys_sched_rr_get_interval(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    task_by_pid(ctx, a.i32(0))?;
-    crate::time::write_timespec(a.u64(1), 4_000_000)?;
-    Ok(0)
-}
-
-fn sys_sched_get_priority(policy: i32, max: bool) -> SysResult {
-    match policy {
-        1 | 2 => Ok(if max { 99 } else { 1 }),
-        0 | 3 | 5 => Ok(0),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
-fn sys_sched_getattr(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    const SIZE: usize = 48;
-    let t = task_by_pid(ctx, a.i32(0))?;
-    if (a.u64(2) as usize) < SIZE || a.u64(3) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let mut b = [0u8; SIZE];
-    b[0..4].copy_from_slice(&(SIZE as u32).to_le_bytes());
-    let nice = t.nice.load(Ordering::Relaxed) as i32 - 20;
-    b[16..20].copy_from_slice(&nice.to_le_bytes());
-    copy_out(a.u64(1), &b)?;
-    Ok(0)
-}
-
-/// Tasks that `which`/`who` of get/setpriority name.
-fn priority_targets(ctx: &Ctx<'_>, which: i32, who: u32) -> SysResult<alloc::vec::Vec<Arc<Task>>> {
-    let tasks_of = |p: Arc<crate::task::Process>| p.tasks.lock().clone();
-    let found: alloc::vec::Vec<_> = match which {
-        0 if who == 0 => vec![ctx.task.clone()],
-        0 => table::task(who).into_iter().collect(),
-        1 => {
-            let g = if who == 0 {
-                ctx.task.process.family.lock().pgid
-            } else {
-                who
-            };
-            table::group(g).into_iter().flat_map(tasks_of).collect()
-        }
-        2 => {
-            let creds = ctx.task.creds();
-            let uid = if who == 0 {
-                creds.uid
-            } else {
-                creds.kernel_uid(who).ok_or(Errno::ESRCH)?
-            };
-            table::processes()
-                .into_iter()
-                .flat_map(tasks_of)
-                .filter(|t| t.creds().uid == uid)
-                .collect()
-        }
-        _ => return Err(Errno::EINVAL),
-    };
-    if found.is_empty() {
-        Err(Errno::ESRCH)
-    } else {
-        Ok(found)
-    }
-}
-
-fn sys_getpriority(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    let tasks = priority_targets(ctx, a.i32(0), a.u32(1))?;
-    // The call returns 20 - nice, the highest priority of all.
-    let best = tasks
-        .iter()
-        .map(|t| t.nice.load(Ordering::Relaxed))
-        .min()
-        .unwrap_or(20);
-    Ok(u64::from(40 - best))
-}
-
-fn sys_setpriority(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    let nice = a.i32(2).clamp(-20, 19);
-    let tasks = priority_targets(ctx, a.i32(0), a.u32(1))?;
-    let me = ctx.task.creds();
-    for t in tasks {
-        let it = t.creds();
-        if me.euid != it.euid && me.euid != it.uid && !me.capable_in(&it.user, cap::SYS_NICE) {
-            return Err(Errno::EPERM);
-        }
-        let value = (nice + 20) as u32;
-        if value < t.nice.load(Ordering::Relaxed) && !me.capable(cap::SYS_NICE) {
-            return Err(Errno::EACCES);
-        }
-        t.nice.store(value, Ordering::Relaxed);
-    }
-    Ok(0)
 }
 
 fn sys_prctl(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
@@ -410,21 +259,6 @@ rows! {
     getrlimit: Full, |c, a| { let l = prlimit(c, c.task, a.u32(0), None)?; a.ptr::<[u64; 2]>(1).write(&[l.0, l.1])?; Ok(0) };
     setrlimit: Full, |c, a| { let n = limit_at(a.u64(1))?.ok_or(Errno::EFAULT)?; prlimit(c, c.task, a.u32(0), Some(n))?; Ok(0) };
     prlimit64: Full, sys_prlimit64;
-    sched_yield: Full, |_, _| { hal::thread::yield_now(); Ok(0) };
-    sched_getaffinity: Full, sys_sched_getaffinity;
-    sched_setaffinity: Partial("kept, not enforced"), sys_sched_setaffinity;
-    sched_getparam: Partial("always SCHED_OTHER"), sys_sched_getparam;
-    sched_setparam: Partial("always SCHED_OTHER"), |c, a| sys_sched_setscheduler(c, a.i32(0), 0, a.u64(1));
-    sched_getscheduler: Partial("always SCHED_OTHER"), |c, a| { task_by_pid(c, a.i32(0))?; Ok(0) };
-    sched_setscheduler: Partial("no real-time policies"), |c, a| sys_sched_setscheduler(c, a.i32(0), a.i32(1), a.u64(2));
-    sched_get_priority_max: Full, |_, a| sys_sched_get_priority(a.i32(0), true);
-    sched_get_priority_min: Full, |_, a| sys_sched_get_priority(a.i32(0), false);
-    sched_rr_get_interval: Partial("one interval for all"), |c, a| sys_sched_rr_get_interval(c, a);
-    sched_getattr: Partial("always SCHED_OTHER"), sys_sched_getattr;
-    sched_setattr: Refused(Errno::EPERM, "no other policies");
-    getcpu: Partial("always the first CPU"), sys_getcpu;
-    getpriority: Full, sys_getpriority;
-    setpriority: Partial("kept, not enforced"), sys_setpriority;
     ioprio_get: Partial("always none"), |_, _| Ok(0);
     ioprio_set: Partial("accepted, no effect"), |_, _| Ok(0);
     prctl: Partial("names, death signal, dumpable, capabilities, subreaper, timer slack, seccomp"), sys_prctl;

@@ -103,6 +103,7 @@ pub fn make_task(thread: &Arc<Thread>, parts: Parts) -> Arc<Task> {
         counts: SpinLock::default(),
         looked_ns: AtomicU64::new(0),
         cpus: SpinLock::default(),
+        policy: SpinLock::default(),
         nice: AtomicU32::new(20),
         death_signal: AtomicU32::new(0),
         timer_slack_ns: AtomicU64::new(50_000),
@@ -385,8 +386,12 @@ fn inherit(parent: &Task, task: &Task, args: &CloneArgs) {
     }
     *task.comm.lock() = *parent.comm.lock();
     *task.cpus.lock() = parent.cpus.lock().clone();
-    task.nice
-        .store(parent.nice.load(Ordering::Relaxed), Ordering::Relaxed);
+    let (policy, nice) = parent
+        .policy
+        .lock()
+        .inherited(parent.nice.load(Ordering::Relaxed));
+    *task.policy.lock() = policy;
+    task.nice.store(nice, Ordering::Relaxed);
     task.timer_slack_ns
         .store(parent.timer_slack_ns.load(Ordering::Relaxed), Ordering::Relaxed);
     if f & flag::CHILD_CLEARTID != 0 {

@@ -6,6 +6,7 @@ pub mod creds;
 pub mod exit;
 pub mod inspect;
 pub mod pidfd;
+pub mod policy;
 pub mod process;
 pub mod table;
 #[allow(clippy::module_inception)]

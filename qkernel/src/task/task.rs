@@ -8,6 +8,7 @@ use crate::sched::wait::WaitQueue;
 use crate::signal::{PendingSignals, SigSet};
 use crate::task::cpus::CpuSet;
 use crate::task::creds::Creds;
+use crate::task::policy::Policy;
 use crate::task::process::{Process, Usage};
 use crate::time::cpu::CpuTime;
 use alloc::boxed::Box;
@@ -104,6 +105,8 @@ pub struct Task {
     pub looked_ns: AtomicU64,
     /// CPUs it may run on.
     pub cpus: SpinLock<CpuSet>,
+    /// Its scheduling policy.
+    pub policy: SpinLock<Policy>,
     /// Nice value + 20.
     pub nice: AtomicU32,
     /// `PR_SET_PDEATHSIG`.

@@ -6,6 +6,7 @@ use super::who::Who;
 use crate::fs::pseudo::Text;
 use crate::mm::{Layout, Vma, VmaSet, remote};
 use crate::put;
+use crate::task::policy::Policy;
 use crate::task::table;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -145,6 +146,12 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
     let nice = task
         .as_ref()
         .map_or(0, |t| i64::from(t.nice.load(Ordering::Relaxed)) - 20);
+    let policy = task.as_ref().map_or(Policy::default(), |t| *t.policy.lock());
+    let priority = if policy.priority > 0 {
+        -1 - i64::from(policy.priority)
+    } else {
+        20 + nice
+    };
     let threads = p.tasks.lock().len();
     let start_ns = match &task {
         Some(t) if who.thread => t.start_ns,
@@ -196,7 +203,7 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
         children.user_ns / TICK_NS,
         children.system_ns / TICK_NS
     );
-    put!(t, " {} {nice} {threads} 0 {}", 20 + nice, start_ns / TICK_NS);
+    put!(t, " {priority} {nice} {threads} 0 {}", start_ns / TICK_NS);
     put!(t, " {vsize} {rss} {rsslim}");
     let shown = |v: u64| if inspect { v } else { 1 };
     put!(
@@ -215,7 +222,12 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
         low(m.ignored),
         low(m.caught)
     );
-    put!(t, " 0 0 0 {exit_signal} 0 0 0 0 0 0");
+    put!(
+        t,
+        " 0 0 0 {exit_signal} 0 {} {} 0 0 0",
+        policy.priority,
+        policy.kind
+    );
     put!(t, " {} {} {}", l.start_data, l.end_data, l.start_brk);
     put!(
         t,
