@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -269,6 +270,52 @@ static void children(void) {
   say("user of a child that ended", info.si_uid);
 }
 
+// Which signal a parent gets at an end, and whether wait() finds the child without being told to look for such.
+static void told_of(const char *what, const sigset_t *set) {
+  siginfo_t info;
+  struct timespec patience = {5, 0};
+  int signal = sigtimedwait(set, &info, &patience);
+  printf("%s: %s, code %d\n", what, signal == SIGCHLD ? "SIGCHLD" : signal == SIGBUS ? "SIGBUS" : "none", info.si_code);
+  say("waited for", waitpid(-1, NULL, 0) > 0);
+}
+
+// A clone that tells of its end by SIGBUS.
+static pid_t odd_child(void) { return syscall(SYS_clone, SIGBUS, 0, 0, 0, 0); }
+
+static void exit_signals(void) {
+  int gate[2], status;
+  pid_t child;
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGCHLD);
+  sigaddset(&set, SIGBUS);
+  sigprocmask(SIG_BLOCK, &set, NULL);
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+  if ((child = odd_child()) == 0) _exit(0);
+  told_of("a clone", &set);
+  say("with __WALL", waitpid(child, NULL, __WALL) == child);
+  pipe(gate);
+  if ((child = fork()) == 0) {
+    if (odd_child() == 0) {
+      char c;
+      close(gate[1]);
+      read(gate[0], &c, 1);
+    }
+    _exit(0);
+  }
+  waitpid(child, &status, 0);
+  sigtimedwait(&set, NULL, &(struct timespec){0, 0});
+  close(gate[1]);
+  told_of("an orphan that was a clone", &set);
+  if ((child = odd_child()) == 0) {
+    execl("/bin/true", "true", NULL);
+    _exit(1);
+  }
+  told_of("a clone that ran another program", &set);
+  prctl(PR_SET_CHILD_SUBREAPER, 0);
+  sigprocmask(SIG_UNBLOCK, &set, NULL);
+}
+
 static void queue_limit(void) {
   struct rlimit ten = {10, 10};
   sigset_t set;
@@ -482,6 +529,7 @@ int main(void) {
   pidfds();
   timers();
   children();
+  exit_signals();
   queue_limit();
   barriers();
   aio();

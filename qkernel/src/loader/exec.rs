@@ -10,7 +10,7 @@ use crate::fs::path::Path;
 use crate::mm::Mm;
 use crate::mm::ops::{Backing, MapRequest, Place};
 use crate::mm::vma::Label;
-use crate::signal::{SIG_IGN, SigAction};
+use crate::signal::{SIG_IGN, SigAction, signo};
 use crate::task::process::SigHandlers;
 use crate::task::{Task, exit};
 use alloc::sync::Arc;
@@ -165,7 +165,7 @@ pub fn run(task: &Arc<Task>, regs: &mut UserContext, program: Program) -> Result
                 "pid {}: exec failed past the point of no return: {e}",
                 task.process.pid
             );
-            crate::signal::send::kill_group(&task.process, crate::signal::signo::SIGKILL as i32);
+            crate::signal::send::kill_group(&task.process, signo::SIGKILL as i32);
             Err(e)
         }
     }
@@ -242,6 +242,11 @@ fn replace(task: &Arc<Task>, regs: &mut UserContext, program: Program, stack_len
 /// Resets what does not survive execve.
 fn forget_old_program(task: &Arc<Task>, program: &Program) {
     let p = &task.process;
+    // The signals asked for at the ends of this process and its children were for other programs.
+    p.exit_signal.store(signo::SIGCHLD, Ordering::Relaxed);
+    for child in &p.family.lock().children {
+        child.parent_execed.store(true, Ordering::Relaxed);
+    }
     let old = p.handlers.lock().clone();
     let mut actions = *old.actions.lock();
     for a in &mut actions {

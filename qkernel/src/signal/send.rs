@@ -230,11 +230,7 @@ pub fn tell(parent: &Arc<Process>, p: &Arc<Process>, how: i32, status: i32) {
         let actions = handlers.actions.lock();
         actions[signo::SIGCHLD as usize - 1]
     };
-    let sig = if stop {
-        signo::SIGCHLD
-    } else {
-        p.exit_signal.load(Ordering::Relaxed)
-    };
+    let sig = if stop { signo::SIGCHLD } else { p.end_signal() };
     if sig != 0 && !(stop && action.flags & super::sa::NOCLDSTOP != 0) {
         let usage = *p.usage.lock();
         let ticks = |ns: u64| (ns / 10_000_000) as i64;

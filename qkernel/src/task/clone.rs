@@ -143,6 +143,7 @@ pub fn make_process(
         zombie: AtomicBool::new(false),
         claimed: AtomicBool::new(false),
         exit_signal: AtomicU32::new(0),
+        parent_execed: AtomicBool::new(false),
         stop: SpinLock::new((StopState::Running, false, false)),
         traced: SpinLock::new(crate::trace::tracer::Traced::default()),
         owed: AtomicBool::new(false),

@@ -128,8 +128,8 @@ pub fn tell_parent(p: &Arc<Process>, how: i32, value: i32) {
     let (parent, reaped) = {
         let _tree = table::TREE.lock();
         let parent = p.family.lock().parent.as_ref().and_then(|w| w.upgrade());
-        let ignores = parent.as_ref().is_some_and(|q| ignores_children(q))
-            && p.exit_signal.load(Ordering::Relaxed) == signo::SIGCHLD;
+        let ignores =
+            parent.as_ref().is_some_and(|q| ignores_children(q)) && p.end_signal() == signo::SIGCHLD;
         // Init and processes from outside have no parent that could wait.
         let reaped = ignores || parent.is_none();
         p.claimed.store(reaped, Ordering::SeqCst);
@@ -228,6 +228,8 @@ fn reparent_children(p: &Arc<Process>) {
         let heir = find_heir(p);
         for c in children {
             c.family.lock().parent = heir.as_ref().map(Arc::downgrade);
+            // What the parent asked for is not the heir's wish: its end could be sent anything.
+            c.exit_signal.store(signo::SIGCHLD, Ordering::Relaxed);
             if c.zombie.load(Ordering::SeqCst) && !c.owed.load(Ordering::SeqCst) {
                 zombies.push(c.clone());
             }

@@ -98,6 +98,8 @@ pub struct Process {
     pub claimed: AtomicBool,
     /// Signal the parent gets at the end (SIGCHLD), 0 = none.
     pub exit_signal: AtomicU32,
+    /// The parent that asked for that signal runs another program since: it gets SIGCHLD.
+    pub parent_execed: AtomicBool,
     /// Stop state and whether the parent was told (stop, continue).
     pub stop: SpinLock<(StopState, bool, bool)>,
     /// What the process traces.
@@ -147,5 +149,13 @@ impl Process {
     pub fn uid(&self) -> u32 {
         let live = self.tasks.lock().first().map(|t| t.creds().uid);
         live.unwrap_or_else(|| self.exit_uid.load(Ordering::Relaxed))
+    }
+    /// The signal its parent gets when it ends, 0 = none.
+    pub fn end_signal(&self) -> u32 {
+        if self.parent_execed.load(Ordering::Relaxed) {
+            crate::signal::signo::SIGCHLD
+        } else {
+            self.exit_signal.load(Ordering::Relaxed)
+        }
     }
 }
