@@ -425,6 +425,8 @@ static void usage(void) {
   struct rusage u, c;
   enum { MIB = 1 << 20 };
   char *m = mmap(0, 30 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  // Large pages would make few faults of many.
+  madvise(m, 30 * MIB, MADV_NOHUGEPAGE);
   memset(m, 1, 30 * MIB);
   for (int i = 0; i < 5; i++) usleep(1000);
   getrusage(RUSAGE_SELF, &u);
@@ -437,6 +439,7 @@ static void usage(void) {
   pid_t p = fork();
   if (p == 0) {
     m = mmap(0, 60 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    madvise(m, 60 * MIB, MADV_NOHUGEPAGE);
     memset(m, 1, 60 * MIB);
     usleep(1000);
     _exit(0);

@@ -239,6 +239,8 @@ pub(super) fn preempt() {
     c.slice_end
         .set(now.saturating_add(super::clock::to_ticks(SLICE_NS)));
     if others_wait() {
+        let preempted = &thread::current().machine.preempted;
+        preempted.fetch_add(1, Ordering::Relaxed);
         yield_now();
     }
 }

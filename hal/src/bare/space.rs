@@ -24,6 +24,9 @@ pub(crate) struct BareSpace {
     /// Root table; 0 in the `process` machine.
     root: AtomicU64,
     regions: SpinLock<Regions>,
+    /// Pages mapped, and the most there were.
+    resident: AtomicU64,
+    peak: AtomicU64,
 }
 
 /// The root table of the CPUs' first address space, whose kernel half every root shares.
@@ -38,6 +41,8 @@ pub(super) fn init(root: PhysAddr) {
 #[derive(Default)]
 struct Dropped {
     frames: Vec<PhysAddr>,
+    /// How many pages there are, of RAM and of files.
+    pages: u64,
     /// A translation that permitted something was taken away.
     stale: bool,
 }
@@ -45,14 +50,16 @@ struct Dropped {
 impl Dropped {
     fn entry(&mut self, entry: u64) {
         let pa = Pte::addr(entry);
+        self.pages += 1;
         self.stale |= Pte::attr(entry).contains(Attr::READ);
         if frames::is_ram(pa) {
             self.frames.push(pa);
         }
     }
-    fn finish(self, root: u64) {
+    fn finish(self, space: &BareSpace) {
+        space.resident.fetch_sub(self.pages, Ordering::Relaxed);
         if self.stale {
-            tlb::shootdown(root);
+            tlb::shootdown(space.root());
         }
         for pa in self.frames {
             frames::release(pa);
@@ -80,10 +87,8 @@ impl BareSpace {
                 store.write(root, i, e);
             }
         }
-        let space = Self {
-            root: AtomicU64::new(root.0),
-            regions: SpinLock::default(),
-        };
+        let space = Self::default();
+        space.root.store(root.0, Ordering::Relaxed);
         vdso::map(root, &mut FrameStore).map_err(|NoMemory| Errno::ENOMEM)?;
         Ok(space)
     }
@@ -95,6 +100,16 @@ impl BareSpace {
 
     fn root_pa(&self) -> PhysAddr {
         PhysAddr(self.root())
+    }
+
+    /// The largest resident set there was, bytes.
+    pub(super) fn peak_bytes(&self) -> u64 {
+        self.peak.load(Ordering::Relaxed) * PAGE_SIZE
+    }
+
+    fn add_resident(&self, pages: u64) {
+        let now = self.resident.fetch_add(pages, Ordering::Relaxed) + pages;
+        self.peak.fetch_max(now, Ordering::Relaxed);
     }
 
     /// Empties `range`; what was there is returned so that it is dropped without locks held.
@@ -118,7 +133,7 @@ impl BareSpace {
         if let Some(r) = new {
             regions.insert(range.start, r);
         }
-        dropped.finish(self.root());
+        dropped.finish(self);
         drop(regions);
         // Files may be closed here.
         drop(old);
@@ -259,6 +274,8 @@ fn step(space: &BareSpace, addr: VirtAddr, access: Access) -> Step {
     crate::native::mmu::publish_tables();
     if present.is_some() {
         crate::native::mmu::flush_page(page);
+    } else {
+        space.add_resident(1);
     }
     if let Some(old) = gone.filter(|old| frames::is_ram(*old)) {
         frames::release(old);
@@ -302,7 +319,7 @@ pub(super) fn forget_lost(space: &BareSpace) -> bool {
         });
     }
     let found = dropped.stale;
-    dropped.finish(space.root());
+    dropped.finish(space);
     drop(regions);
     found
 }
@@ -314,6 +331,7 @@ pub(super) fn fork(parent: &BareSpace) -> Result<BareSpace, Errno> {
     let mut copies = child.regions.lock();
     let mut protected = false;
     let mut full = false;
+    let mut pages = 0;
     for (start, r) in regions.iter() {
         if r.dont_fork {
             continue;
@@ -339,6 +357,7 @@ pub(super) fn fork(parent: &BareSpace) -> Result<BareSpace, Errno> {
                 full = true;
                 return e;
             }
+            pages += 1;
             if frames::is_ram(pa) {
                 frames::share(pa);
             }
@@ -352,6 +371,7 @@ pub(super) fn fork(parent: &BareSpace) -> Result<BareSpace, Errno> {
     if protected {
         tlb::shootdown(parent.root());
     }
+    child.add_resident(pages);
     drop(copies);
     drop(regions);
     if full { Err(Errno::ENOMEM) } else { Ok(child) }
@@ -478,7 +498,7 @@ impl Spaces for Bare {
                     dropped.entry(e);
                     0
                 });
-                dropped.finish(s.root());
+                dropped.finish(s);
                 drop(regions);
             }
             Advice::DontFork => s.regions.lock().change(range, |r| r.dont_fork = true),
@@ -555,7 +575,7 @@ fn upgrade_files(s: &BareSpace, range: Range, prot: Prot) -> Result<(), Errno> {
             dropped.entry(e);
             0
         });
-        dropped.finish(s.root());
+        dropped.finish(s);
     }
 }
 
@@ -625,7 +645,7 @@ fn remap(s: &BareSpace, old: Range, new: Range) -> Result<(), Errno> {
             rest.push(r);
         }
     }
-    dropped.finish(s.root());
+    dropped.finish(s);
     drop(regions);
     drop(gone);
     drop(rest);

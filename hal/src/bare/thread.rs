@@ -5,7 +5,7 @@ use crate::aspace::{AddressSpace, SpaceInner};
 use crate::contract::Threads;
 use crate::native::switch;
 use crate::sync::SpinLock;
-use crate::thread::{NewSpace, Thread, ThreadRef};
+use crate::thread::{Counts, NewSpace, Thread, ThreadRef};
 use crate::{FpState, native};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -44,6 +44,11 @@ pub(crate) struct ThreadState {
     /// Counter ticks in the app and in the kernel.
     pub(super) user_ticks: AtomicU64,
     pub(super) kernel_ticks: AtomicU64,
+    /// Faults of app memory that were resolved.
+    pub(super) faults: AtomicU64,
+    /// How often it gave its CPU to another because it waited, and because its time was up.
+    waited: AtomicU64,
+    pub(super) preempted: AtomicU64,
     entry: SpinLock<Option<Entry>>,
 }
 
@@ -175,6 +180,7 @@ impl Threads for Bare {
             .compare_exchange(EMPTY, PARKED, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
         {
+            me.machine.waited.fetch_add(1, Ordering::Relaxed);
             sched::block();
         } else {
             me.park.store(EMPTY, Ordering::Relaxed);
@@ -244,6 +250,18 @@ impl Threads for Bare {
             }
         }
         Some((super::clock::to_ns(u), super::clock::to_ns(k)))
+    }
+
+    fn counts() -> Counts {
+        let s = &current().machine;
+        let peak = current_space().map_or(0, |s| s.machine.peak_bytes());
+        Counts {
+            peak_rss_kib: peak >> 10,
+            minor_faults: s.faults.load(Ordering::Relaxed),
+            voluntary: s.waited.load(Ordering::Relaxed),
+            involuntary: s.preempted.load(Ordering::Relaxed),
+            ..Counts::default()
+        }
     }
 
     fn power_off(code: i32, reason: &str) -> ! {

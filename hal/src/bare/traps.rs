@@ -86,10 +86,14 @@ fn look_for_progress(pc: u64) {
 }
 
 fn resolve(addr: u64, access: Access) -> FaultOutcome {
-    match thread::current_space() {
-        Some(s) => space::fault(&s.machine, VirtAddr(addr), access),
-        None => FaultOutcome::Unmapped,
+    let Some(s) = thread::current_space() else {
+        return FaultOutcome::Unmapped;
+    };
+    let outcome = space::fault(&s.machine, VirtAddr(addr), access);
+    if outcome == FaultOutcome::Resolved {
+        thread::current().machine.faults.fetch_add(1, Ordering::Relaxed);
     }
+    outcome
 }
 
 /// The last things before the app runs: others get their turn, kicks are delivered, the timer is set.

@@ -32,9 +32,7 @@ pub trait Threads {
     /// See [`crate::thread::set_host_name`]. Only on `process` has the host a thread to look at.
     fn set_host_name(_name: &[u8; 16]) {}
     /// What the calling thread did, where the machine counts it.
-    fn counts() -> Counts {
-        Counts::default()
-    }
+    fn counts() -> Counts;
     /// Stops the whole guest with an exit code and a reason for the log.
     fn power_off(code: i32, reason: &str) -> !;
 }

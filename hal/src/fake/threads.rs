@@ -3,7 +3,7 @@
 use super::Fake;
 use crate::aspace::{AddressSpace, SpaceInner};
 use crate::contract::{Clock, Threads};
-use crate::thread::{NewSpace, Thread, ThreadRef};
+use crate::thread::{Counts, NewSpace, Thread, ThreadRef};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::cell::RefCell;
@@ -117,6 +117,10 @@ impl Threads for Fake {
 
     fn cpu_time_of(_thread: &Thread) -> Option<(u64, u64)> {
         Some((0, 0))
+    }
+
+    fn counts() -> Counts {
+        Counts::default()
     }
 
     fn power_off(code: i32, reason: &str) -> ! {

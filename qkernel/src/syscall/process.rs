@@ -491,7 +491,7 @@ rows! {
     pidfd_open: Partial("no PIDFD_THREAD"), sys_pidfd_open;
     pidfd_getfd: Full, sys_pidfd_getfd;
     set_tid_address: Full, |c, a| sys_set_tid_address(c, a.u64(0));
-    getrusage: Partial("on kvm times only; on process the resident set holds the kernel's own pages"), sys_getrusage;
+    getrusage: Partial("on process the resident set holds the kernel's own pages; on kvm no blocks of storage"), sys_getrusage;
     kcmp: Partial("no KCMP_EPOLL_TFD"), sys_kcmp;
     process_mrelease: Refused(Errno::ENOSYS, "not offered");
     acct: Refused(Errno::ENOSYS, "no accounting");

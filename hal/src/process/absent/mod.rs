@@ -3,7 +3,7 @@
 use crate::aspace::{Access, Advice, FaultOutcome, Prot, SpaceInner};
 use crate::contract::{Clock, HostService, Spaces, Threads, UserAccess};
 use crate::host::{Dest, Handle, MessageIn, Owner, PollItem, Received, Src};
-use crate::thread::{NewSpace, Thread, ThreadRef};
+use crate::thread::{Counts, NewSpace, Thread, ThreadRef};
 use crate::{FpState, UserContext};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -251,6 +251,9 @@ impl Threads for Process {
         panic!("the process machine is not built for this architecture")
     }
     fn cpu_time_of(_thread: &Thread) -> Option<(u64, u64)> {
+        panic!("the process machine is not built for this architecture")
+    }
+    fn counts() -> Counts {
         panic!("the process machine is not built for this architecture")
     }
     fn power_off(_code: i32, _reason: &str) -> ! {
