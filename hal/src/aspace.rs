@@ -173,7 +173,7 @@ impl AddressSpace {
     pub fn barrier(&self) -> Result<(), Errno> {
         machine!(Spaces::barrier(Some(&self.0)))
     }
-    /// Tells residency, one byte per page.
+    /// Tells residency, one byte per page: [`RESIDENT`], and [`SHARED`] where the machine knows.
     ///
     /// # Errors
     /// ENOMEM when part of the range is unmapped.
@@ -244,6 +244,11 @@ pub fn barrier() -> Result<(), Errno> {
 pub fn user_range() -> Range {
     machine!(Spaces::user_range())
 }
+
+/// In [`AddressSpace::resident`]: the page is there.
+pub const RESIDENT: u8 = 1;
+/// In [`AddressSpace::resident`]: a private page that others hold too, since a fork. `process` does not know: its host does.
+pub const SHARED: u8 = 2;
 
 /// Where the parts of a program lie in its address space.
 #[derive(Clone, Copy, Debug, Default)]

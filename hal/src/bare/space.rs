@@ -2,7 +2,7 @@
 
 use super::region::{Region, Regions, Source};
 use super::{Bare, frames, phys, thread, tlb, vdso, window};
-use crate::aspace::{Access, Advice, FaultOutcome, Prot, SpaceInner, Vdso};
+use crate::aspace::{Access, Advice, FaultOutcome, Prot, RESIDENT, SHARED, SpaceInner, Vdso};
 use crate::contract::{HostService, Spaces};
 use crate::host::Handle;
 use crate::native::paging::{Pte, SHARED_ROOT, USER_END};
@@ -521,7 +521,11 @@ impl Spaces for Bare {
             if regions.find(va).is_none() {
                 return Err(Errno::ENOMEM);
             }
-            *o = t.lookup(va).is_some() as u8;
+            *o = t.lookup(va).map_or(0, |(e, _)| {
+                let pa = Pte::addr(e);
+                let shared = frames::is_ram(pa) && !frames::is_sole(pa);
+                RESIDENT | if shared { SHARED } else { 0 }
+            });
         }
         Ok(())
     }

@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use hal::aspace::Prot;
+use hal::aspace::{Prot, RESIDENT, SHARED};
 use hal::sync::SpinLock;
 use qlib::boot::Range;
 use qlib::{Errno, PAGE_SIZE};
@@ -159,19 +159,30 @@ pub fn write(task: &Arc<Task>, addr: u64, bytes: &[u8], force: bool) -> Result<(
     done
 }
 
-/// Resident pages of areas of the calling thread's address space, one number each.
-fn count_own(mm: &Mm, areas: &[Range]) -> Vec<u64> {
+/// Pages of an area that are there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Resident {
+    /// All.
+    pub pages: u64,
+    /// Private ones that a fork shares, where the machine knows.
+    pub shared: u64,
+}
+
+/// Resident pages of areas of the calling thread's address space.
+fn count_own(mm: &Mm, areas: &[Range]) -> Vec<Resident> {
     let mut map = Vec::new();
     let count = |r: &Range| {
         let end = r.end.min(r.start + COUNTED);
         let mut at = r.start;
-        let mut n = 0;
+        let mut n = Resident::default();
         while at < end {
             let to = end.min(at + PAGES * PAGE_SIZE);
             map.clear();
             map.resize(((to - at) / PAGE_SIZE) as usize, 0u8);
             if mm.space.resident(Range { start: at, end: to }, &mut map).is_ok() {
-                n += map.iter().filter(|b| **b & 1 != 0).count() as u64;
+                let of = |bit: u8| map.iter().filter(|b| **b & bit != 0).count() as u64;
+                n.pages += of(RESIDENT);
+                n.shared += of(SHARED);
             }
             at = to;
         }
@@ -184,7 +195,7 @@ fn count_own(mm: &Mm, areas: &[Range]) -> Vec<u64> {
 ///
 /// # Errors
 /// ESRCH when the task has no memory any more; as [`ask`].
-pub fn resident(task: &Arc<Task>, vmas: &[Vma]) -> Result<Vec<u64>, Errno> {
+pub fn resident(task: &Arc<Task>, vmas: &[Vma]) -> Result<Vec<Resident>, Errno> {
     let mm = task.mm().ok_or(Errno::ESRCH)?;
     let areas: Vec<Range> = vmas.iter().map(|v| v.range()).collect();
     if is_own(&mm) {

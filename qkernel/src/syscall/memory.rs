@@ -10,7 +10,7 @@ use crate::rows;
 use crate::task::creds::cap;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
-use hal::aspace::{Advice, Prot};
+use hal::aspace::{Advice, Prot, RESIDENT};
 use hal::host;
 use qlib::{Errno, PAGE_SIZE};
 
@@ -232,6 +232,7 @@ fn sys_mincore(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
             return Err(Errno::ENOMEM);
         }
         mm.space.resident(part, &mut buf[..n as usize])?;
+        buf.iter_mut().for_each(|b| *b &= RESIDENT);
         hal::user::copy_out(a.u64(2).wrapping_add(done), &buf[..n as usize])?;
         done += n;
     }

@@ -5,6 +5,7 @@ use super::stat::resident;
 use super::who::Who;
 use crate::fs::dev::{major, minor};
 use crate::fs::pseudo::Text;
+use crate::mm::remote::Resident;
 use crate::mm::vma::Label;
 use crate::mm::{Mm, Vma};
 use crate::put;
@@ -103,14 +104,17 @@ struct Sums {
     clean: u64,
     dirty: u64,
     shared: u64,
+    /// Private pages that a fork shares.
+    forked: u64,
     anonymous: u64,
     locked: u64,
 }
 
 impl Sums {
-    fn of(v: &Vma, resident: u64) -> Self {
+    fn of(v: &Vma, resident: Resident) -> Self {
         let size = (v.end - v.start) >> 10;
-        let rss = resident * (PAGE_SIZE >> 10);
+        let rss = resident.pages * (PAGE_SIZE >> 10);
+        let forked = resident.shared * (PAGE_SIZE >> 10);
         let file = v.file.is_some();
         let mut s = Self {
             size,
@@ -122,7 +126,8 @@ impl Sums {
         } else if file && !v.prot.contains(Prot::WRITE) {
             s.clean = rss;
         } else {
-            s.dirty = rss;
+            s.dirty = rss - forked;
+            s.forked = forked;
             s.anonymous = rss;
         }
         if v.locked {
@@ -136,6 +141,7 @@ impl Sums {
         self.clean += o.clean;
         self.dirty += o.dirty;
         self.shared += o.shared;
+        self.forked += o.forked;
         self.anonymous += o.anonymous;
         self.locked += o.locked;
     }
@@ -150,7 +156,7 @@ impl Sums {
             self.rss,
             self.rss
         );
-        put!(t, "Pss_Dirty:      {:>8} kB\n", self.dirty);
+        put!(t, "Pss_Dirty:      {:>8} kB\n", self.dirty + self.forked);
         if rollup {
             put!(t, "Pss_Anon:       {:>8} kB\n", self.anonymous);
             put!(
@@ -164,7 +170,7 @@ impl Sums {
             t,
             "Shared_Clean:   {:>8} kB\nShared_Dirty:   {:>8} kB\n",
             0,
-            self.shared
+            self.shared + self.forked
         );
         put!(
             t,

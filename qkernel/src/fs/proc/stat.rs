@@ -4,7 +4,8 @@ use super::ident::{TICK_NS, usage};
 use super::status::{masks, name};
 use super::who::Who;
 use crate::fs::pseudo::Text;
-use crate::mm::{Layout, Vma, VmaSet, remote};
+use crate::mm::remote::{self, Resident};
+use crate::mm::{Layout, Vma, VmaSet};
 use crate::put;
 use crate::task::policy::Policy;
 use crate::task::table;
@@ -48,7 +49,7 @@ pub fn cpu_ns(who: &Who) -> Result<(u64, u64), Errno> {
 const FRESH_NS: u64 = 200_000_000;
 
 /// Areas of a process with the resident pages of each; a process that does not answer shows the last total in the first.
-pub fn resident(who: &Who) -> Vec<(Vma, u64)> {
+pub fn resident(who: &Who) -> Vec<(Vma, Resident)> {
     let (Ok(task), Some(mm)) = (who.live(), who.mm()) else {
         return Vec::new();
     };
@@ -56,18 +57,22 @@ pub fn resident(who: &Who) -> Vec<(Vma, u64)> {
     let wanted: Vec<Vma> = all.iter().filter(|v| !v.prot.is_empty()).cloned().collect();
     let counts = match remote::resident(&task, &wanted) {
         Ok(c) => {
-            *mm.resident.lock() = (c.iter().sum(), hal::clock::monotonic_ns());
+            let pages = c.iter().map(|r| r.pages).sum();
+            *mm.resident.lock() = (pages, hal::clock::monotonic_ns());
             c
         }
-        Err(_) => vec![mm.resident.lock().0],
+        Err(_) => vec![Resident {
+            pages: mm.resident.lock().0,
+            shared: 0,
+        }],
     };
     let mut counts = counts.into_iter();
     all.into_iter()
         .map(|v| {
             let n = if v.prot.is_empty() {
-                0
+                Resident::default()
             } else {
-                counts.next().unwrap_or(0)
+                counts.next().unwrap_or_default()
             };
             (v, n)
         })
@@ -81,7 +86,7 @@ pub fn rss_pages(who: &Who) -> u64 {
     if when != 0 && hal::clock::monotonic_ns().saturating_sub(when) < FRESH_NS {
         return known;
     }
-    resident(who).iter().map(|(_, n)| n).sum()
+    resident(who).iter().map(|(_, n)| n.pages).sum()
 }
 
 /// Sums over areas, pages.
@@ -250,11 +255,11 @@ pub fn statm(who: &Who) -> Result<Vec<u8>, Errno> {
     let layout = mm.layout.lock().clone();
     let s = sizes(&vmas, &layout);
     let areas = resident(who);
-    let rss: u64 = areas.iter().map(|(_, n)| n).sum();
+    let rss: u64 = areas.iter().map(|(_, n)| n.pages).sum();
     let shared: u64 = areas
         .iter()
         .filter(|(v, _)| v.file.is_some() && !v.prot.contains(Prot::WRITE))
-        .map(|(_, n)| n)
+        .map(|(_, n)| n.pages)
         .sum();
     let line = alloc::format!(
         "{} {rss} {} {} 0 {} 0\n",

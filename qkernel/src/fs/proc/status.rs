@@ -204,9 +204,15 @@ fn memory(who: &Who, p: &Process, t: &mut Text) {
     let layout = mm.layout.lock().clone();
     let s = sizes(&vmas, &layout);
     let areas = resident(who);
-    let rss: u64 = areas.iter().map(|(_, n)| n).sum();
+    let rss: u64 = areas.iter().map(|(_, n)| n.pages).sum();
     let peak = super::ident::usage(p).counts.peak_rss_kib.max(rss * 4);
-    let of = |f: fn(&crate::mm::Vma) -> bool| areas.iter().filter(|(v, _)| f(v)).map(|(_, n)| n).sum::<u64>();
+    let of = |f: fn(&crate::mm::Vma) -> bool| {
+        areas
+            .iter()
+            .filter(|(v, _)| f(v))
+            .map(|(_, n)| n.pages)
+            .sum::<u64>()
+    };
     let shmem = of(|v| v.file.is_none() && v.shared);
     let file = of(|v| v.file.is_some());
     for (label, kib) in [
