@@ -123,7 +123,7 @@ def native(source, name, flags=(), parts=(), arch=platform.machine()):
     return target
 
 
-def line_by_line(name, source, least=1000, change=None, timeout=60, args=()):
+def line_by_line(name, source, least=1000, change=None, timeout=60, args=(), full=False):
     """A case that runs a program of ours, named after its C file, and compares each line it says with what it says under runc;
     fewer than `least` bytes there are no comparison."""
     def body(ctx):
@@ -138,4 +138,4 @@ def line_by_line(name, source, least=1000, change=None, timeout=60, args=()):
         wrong = [f"{a!r} instead of {b!r}" for a, b in zip(result.text.splitlines(), expected.text.splitlines()) if a != b]
         check(not wrong, "\n".join(wrong))
         equal((result.rc, result.text), (0, expected.text), f"outcome\n{result}")
-    return Case(name, body)
+    return Case(name, body, full)
