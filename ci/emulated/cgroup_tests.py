@@ -5,7 +5,7 @@ from report import check, equal
 MIB = 1 << 20
 LIMITS = {
     "memory": {"limit": 64 * MIB, "swap": 64 * MIB, "reservation": MIB},
-    "cpu": {"quota": 50000, "period": 100000, "shares": 2048, "cpus": "0"},
+    "cpu": {"quota": 50000, "period": 100000, "shares": 2048, "cpus": "1"},
     "pids": {"limit": 50},
     "blockIO": {"throttleReadBpsDevice": [{"major": 7, "minor": 0, "rate": 1048576}]},
     "unified": {"memory.oom.group": "1"},
@@ -39,7 +39,7 @@ EXPECTED = """memory.low: 1048576
 cpu.max: 50000 100000
 cpu.weight: 79
 pids.max: 114
-cpuset.cpus: 0
+cpuset.cpus: 1
 io.max: 7:0 rbps=1048576 wbps=max riops=max wiops=max
 memory.oom.group: 1
 above the limit: 1 1 1

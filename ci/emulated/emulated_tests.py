@@ -169,7 +169,7 @@ def prepare(directory, arch, cases, top):
     shutil.copytree(bundle.busybox(native, f"busybox-{arch}"), f"{directory}/rootfs", symlinks=True)
     for id, (_, script, _, _) in cases.items():
         bundle.write(f"{directory}/cases/{id}", bundle.config(["sh", "-c", script], "/job/rootfs"))
-    one = {"cpu": {"cpus": "0"}}
+    one = {"cpu": {"cpus": "1"}}
     bundle.write(f"{directory}/cases/busy", bundle.config(["sh", "-c", BUSY], "/job/rootfs", resources=one))
     bundle.write(f"{directory}/cases/idle", bundle.config(["sh", "-c", "sleep 1000 | cat & echo up; wait"], "/job/rootfs"))
 
