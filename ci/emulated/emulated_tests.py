@@ -88,7 +88,7 @@ f=/var/log/quark/logs.log; for k in 'msg="qkernel::' 'level=debug' 'exit code 3'
 [ $(stat -c %s $f) -gt 2000 ] && [ $(stat -c %s $f) -le 8192 ] && echo "@LOGS bounded"; rm /etc/quark/config.json
 quark run --bundle cases/auxv auxv </dev/null >/tmp/said; sed "s/^/@AUXV /" /tmp/said
 { sleep 3; echo one; sleep 1; echo two; sleep 1; } | quark run --bundle cases/hears hears >/tmp/said; sed "s/^/@HEARS /" /tmp/said
-[ -e waits ] && { sleep 4; echo one; sleep 1; echo two; sleep 1; echo three; sleep 1; } | quark run --bundle cases/waits waits >/tmp/said && sed "s/^/@WAITS /" /tmp/said
+[ -e waits ] && { sleep 4; echo one; sleep 1; echo two; sleep 1; echo three; sleep 1; echo four; sleep 1; } | quark run --bundle cases/waits waits >/tmp/said && sed "s/^/@WAITS /" /tmp/said
 :
 """
 # The app waits to be told, holds memory while the pipe's reader sleeps, and ends.
@@ -300,7 +300,7 @@ def from_outside(machine, stage):
         shutil.copy(tool, machine.directory)
         shutil.copy(tool, f"{machine.directory}/rootfs/bin/waits")
         bundle.write(f"{machine.directory}/cases/waits", bundle.config(["/bin/waits"], root))
-        linux = process.run(["sh", "-c", f"{{ sleep 0.5; echo one; sleep 0.5; echo two; sleep 0.5; echo three; }} | {tool}"], timeout=60)
+        linux = process.run(["sh", "-c", f"{{ sleep 0.5; echo one; sleep 0.5; echo two; sleep 0.5; echo three; sleep 0.5; echo four; }} | {tool}"], timeout=60)
     result = machine.boot(["sh", "-c", OUTSIDE], 300)
     report.case(f"{stage}/confined", lambda: confined(result))
     report.case(f"{stage}/logs", lambda: equal(section(result, "LOGS"), LOGGED, f"{result}"))

@@ -19,4 +19,4 @@ def cases():
     yield line_by_line("rights of programs", f"{HERE}/privileges.c", change=with_rights, args=("/", "/mnt", "/tmp"))
     yield line_by_line("memory as a file", f"{HERE}/memfile.c", least=500)
     # A busy machine loses one now and then, which is not mended yet: in the long run until it is.
-    yield line_by_line("signals of readiness", f"{HERE}/sigio.c", timeout=120, full=True)
+    yield line_by_line("signals of readiness", f"{HERE}/sigio.c", timeout=120)

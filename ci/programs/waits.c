@@ -74,6 +74,8 @@ static void from_the_host(void) {
     wait_for("edge", -1);
     wait_for("edge told once", 50);
     take(0);
+    wait_for("the next edge", -1);
+    take(0);
     watch(EPOLL_CTL_DEL, 0, 0, 0);
     fd_set set;
     FD_ZERO(&set);

@@ -15,7 +15,7 @@ def host_objects(ctx):
     tool = native(os.path.join(os.path.dirname(__file__), "waits.c"), "waits")
     shutil.copy(tool, f"{root}/bin/waits")
     b = ctx.bundle(["/bin/waits"], root)
-    feed = "{ sleep 1; echo one; sleep 0.5; echo two; sleep 0.5; echo three; sleep 0.5; } | "
+    feed = "{ sleep 1; echo one; sleep 0.5; echo two; sleep 0.5; echo three; sleep 0.5; echo four; sleep 0.5; } | "
     outcomes = []
     for command in ([tool], ctx.quark.command("run", "--bundle", b, ctx.quark.new_id())):
         result = process.run(["sh", "-c", feed + " ".join(command)], timeout=60, log=ctx.log)

@@ -64,6 +64,8 @@ pub struct Item {
     pub(super) host_id: AtomicU64,
     /// Edge-triggered events that were told and not used up since, where the machine does not know edges.
     told: AtomicU32,
+    /// What a kernel object told since it was last looked at, where changes are wanted and not states.
+    changes: Option<AtomicU32>,
 }
 
 /// Items that may have events, and who waits for them. Items own it besides their instance: a notification, which runs under
@@ -156,6 +158,17 @@ impl Item {
         }
         found & ((want.events | ALWAYS) - FLAGS)
     }
+    /// What the item finds: the file's readiness, or what changed, though it may be over already.
+    fn found(&self, file: &File) -> Events {
+        let changes = self.changes.as_ref();
+        let changes = changes.map(|c| Events::from_bits_truncate(c.swap(0, Ordering::AcqRel)));
+        match changes {
+            // Everyone was told to look.
+            Some(all) if all == Events::all() => file.ops().poll(file),
+            Some(events) => events,
+            None => file.ops().poll(file),
+        }
+    }
     /// The last descriptor of the file was closed.
     pub(super) fn file_closed(&self, file: &File) {
         if let Some(e) = self.epoll.upgrade() {
@@ -188,6 +201,9 @@ impl Item {
 impl Notify for Item {
     fn notify(&self, events: Events, wakes: &mut Wakes) {
         if !Self::match_events(self.want(), events).is_empty() {
+            if let Some(changes) = &self.changes {
+                changes.fetch_or(events.bits(), Ordering::AcqRel);
+            }
             self.enqueue(wakes);
         }
     }
@@ -217,6 +233,26 @@ impl Epoll {
     /// # Errors
     /// EEXIST, EPERM for files that cannot be watched, EINVAL, ELOOP.
     pub fn add(&self, fd: i32, file: &Arc<File>, events: Events, data: u64) -> Result<(), Errno> {
+        self.insert(fd, file, events, data, false)
+    }
+
+    /// Watches for changes: each counts, though the file be no longer ready when it is taken, and what it is ready for now is
+    /// none. Host objects tell what they are ready for now all the same, and know edges as long as nobody uses them up.
+    ///
+    /// # Errors
+    /// As [`Epoll::add`].
+    pub(super) fn add_for_changes(&self, file: &Arc<File>, events: Events, data: u64) -> Result<(), Errno> {
+        self.insert(0, file, events | Events::ET, data, true)
+    }
+
+    fn insert(
+        &self,
+        fd: i32,
+        file: &Arc<File>,
+        events: Events,
+        data: u64,
+        changes: bool,
+    ) -> Result<(), Errno> {
         let source = file.ops().poll_source();
         if matches!(source, PollSource::Always) || file.is_path_only() {
             return Err(Errno::EPERM);
@@ -248,6 +284,7 @@ impl Epoll {
             token: SpinLock::new(None),
             host_id: AtomicU64::new(0),
             told: AtomicU32::new(0),
+            changes: changes.then(AtomicU32::default),
         });
         {
             let mut items = self.items.lock();
@@ -273,7 +310,9 @@ impl Epoll {
             item.detach(file);
             return Err(e);
         }
-        self.look(&item, file);
+        if !changes {
+            self.look(&item, file);
+        }
         Ok(())
     }
 
@@ -388,7 +427,7 @@ impl Epoll {
             item.queued.store(false, Ordering::SeqCst);
             let Some(file) = item.file() else { continue };
             let want = item.want();
-            let found = Item::match_events(want, file.ops().poll(&file));
+            let found = Item::match_events(want, item.found(&file));
             if found.is_empty() {
                 continue;
             }

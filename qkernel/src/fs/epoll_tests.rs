@@ -64,6 +64,23 @@ fn an_edge_is_told_once_per_change() {
 }
 
 #[test]
+fn a_change_counts_though_it_is_over() {
+    let e = Epoll::create();
+    let (r, w) = pipe(O_NONBLOCK);
+    let write = |b: &[u8]| w.ops().write(&w, &mut Src::kernel(b), 0).unwrap();
+    write(b"a");
+    ep(&e).add_for_changes(&r, Events::IN | Events::PRI, 1).unwrap();
+    assert_eq!(now(&e), []);
+    write(b"b");
+    drain(&r);
+    assert_eq!(now(&e), [(Events::IN, 1)]);
+    assert_eq!(now(&e), []);
+    // The end is told to everyone, whatever it is to them.
+    drop(w);
+    assert_eq!(now(&e), [(Events::HUP, 1)]);
+}
+
+#[test]
 fn one_shot_sleeps_until_it_is_armed_again() {
     let e = Epoll::create();
     let f = eventfd(1, false, O_NONBLOCK);

@@ -4,6 +4,7 @@
 use crate::fs::file::{File, FileOps, MapBacking, PollSource, Signals};
 use crate::fs::inode::{FileType, Stat};
 use crate::fs::tty::{WinSize, console};
+use crate::fs::{epoll_host, sigio};
 use crate::sched::wait::{Events, wait_ready};
 use crate::syscall::Ctx;
 use crate::task;
@@ -91,7 +92,10 @@ impl FileOps for HostIo {
     }
     fn read(&self, file: &File, dst: &mut Dest<'_>, offset: u64) -> Result<usize, Errno> {
         let h = self.host.handle();
-        let n = self.blocking(file, Events::IN, || host::read(h, dst, self.offset(offset)))?;
+        sigio::before_use(file);
+        let r = self.blocking(file, Events::IN, || host::read(h, dst, self.offset(offset)));
+        epoll_host::used(file, Events::IN | Events::RDNORM);
+        let n = r?;
         self.moved(offset + n as u64);
         Ok(n)
     }
@@ -104,7 +108,9 @@ impl FileOps for HostIo {
         }
         let mut done = 0;
         while src.remaining() > 0 {
-            match self.blocking(file, Events::OUT, || host::write(h, src, None, false)) {
+            let r = self.blocking(file, Events::OUT, || host::write(h, src, None, false));
+            epoll_host::used(file, Events::OUT | Events::WRNORM);
+            match r {
                 Ok(0) => break,
                 Ok(n) => done += n,
                 Err(_) if done > 0 => break,

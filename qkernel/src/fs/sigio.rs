@@ -4,7 +4,7 @@
 //! knows of their readiness, and no signal is sent under the lock of what became ready.
 
 use crate::fs::epoll::Epoll;
-use crate::fs::file::{File, Signals};
+use crate::fs::file::{File, PollSource, Signals};
 use crate::fs::open::FASYNC;
 use crate::sched::wait::{Events, SleepLock};
 use crate::signal::info::{Fields, SigInfo, code};
@@ -62,7 +62,7 @@ struct Watched {
     file: Weak<File>,
     /// The descriptor that `si_fd` names.
     fd: i32,
-    /// What it was ready for when the watch began, which the instance tells first: it is no change.
+    /// What a host object was ready for when the watch began, which the instance tells first: it is no change.
     before: Events,
 }
 
@@ -96,10 +96,32 @@ fn run(s: &'static Service) {
         return;
     };
     loop {
-        for (events, id) in epoll.wait(BATCH, None).unwrap_or_default() {
-            tell(s, id, events);
-        }
+        tell_all(s, epoll, None);
     }
+}
+
+/// Tells of what changed, waiting for the first change until the deadline.
+fn tell_all(s: &Service, epoll: &Epoll, deadline_ns: Option<u64>) {
+    for (events, id) in epoll.wait(BATCH, deadline_ns).unwrap_or_default() {
+        tell(s, id, events);
+    }
+}
+
+/// The app is about to take what the file has: where only the host can say that there is something, that is asked and told
+/// first, for afterwards it is no longer to be seen.
+pub fn before_use(file: &File) {
+    if file.flags() & FASYNC == 0 || !on_host(file) {
+        return;
+    }
+    if let Some(s) = SERVICE.get()
+        && let Some(epoll) = s.epoll.downcast::<Epoll>()
+    {
+        tell_all(s, epoll, Some(0));
+    }
+}
+
+fn on_host(file: &File) -> bool {
+    !matches!(file.ops().poll_source(), PollSource::Queue(_))
 }
 
 /// What is to be told of a file.
@@ -107,7 +129,13 @@ fn wanted(file: &File) -> Events {
     let kind = file.ops().signals();
     let mut e = Events::empty();
     if kind != Signals::Never && file.flags() & FASYNC != 0 {
-        e |= Events::IN | Events::OUT | Events::PRI;
+        // Both ends of a pipe are told of what happens at either.
+        if file.readable() {
+            e |= Events::IN | Events::PRI;
+        }
+        if file.writable() {
+            e |= Events::OUT;
+        }
     }
     if kind == Signals::Socket && file.owner.lock().target != Target::Nobody {
         e |= Events::PRI;
@@ -144,10 +172,17 @@ pub fn watch(file: &Arc<File>, fd: i32) -> Result<(), Errno> {
     let watched = Watched {
         file: Arc::downgrade(file),
         fd,
-        before: file.ops().poll(file),
+        before: if on_host(file) {
+            file.ops().poll(file)
+        } else {
+            Events::empty()
+        },
     };
     files.insert(id, watched);
-    epoll.add(0, file, events | Events::ET, id)
+    epoll.add_for_changes(file, events, id)?;
+    drop(files);
+    before_use(file);
+    Ok(())
 }
 
 /// Tells of a change.

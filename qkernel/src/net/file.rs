@@ -85,6 +85,7 @@ impl FileOps for SocketFile {
 
     fn read(&self, file: &File, dst: &mut Dest<'_>, _offset: u64) -> Result<usize, Errno> {
         let patience = self.receive_patience(file, false);
+        crate::fs::sigio::before_use(file);
         let r = self.socket.receive(dst, 0, 0, patience);
         crate::fs::epoll_host::used(file, Events::IN | Events::RDNORM);
         r.map(|r| r.len)

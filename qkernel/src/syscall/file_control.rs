@@ -137,11 +137,18 @@ fn set_flags(c: &Ctx<'_>, f: &Arc<File>, fd: Fd, value: u32) -> SysResult {
     }
     // A memory file sealed against writing or any append-only file could object here; QKernel has none.
     let changed = (f.flags() ^ value) & FASYNC != 0;
-    f.set_flags(SETTABLE, value);
     if changed {
-        sigio::watch(f, fd.0)?;
+        set_async(f, fd, value & FASYNC != 0)?;
     }
+    f.set_flags(SETTABLE, value);
     Ok(0)
+}
+
+/// Turns signals of readiness on or off.
+fn set_async(f: &Arc<File>, fd: Fd, on: bool) -> Result<(), Errno> {
+    let flag = |on| f.set_flags(FASYNC, if on { FASYNC } else { 0 });
+    flag(on);
+    sigio::watch(f, fd.0).inspect_err(|_| flag(!on))
 }
 
 /// Whom signals of the file go to, as `struct f_owner_ex` says it; 0 where that is gone.
@@ -312,9 +319,7 @@ fn sys_ioctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
             if f.ops().signals() == Signals::Never {
                 return Err(Errno::ENOTTY);
             }
-            f.set_flags(FASYNC, if on { FASYNC } else { 0 });
-            sigio::watch(&f, a.fd(0).0)?;
-            return Ok(0);
+            return set_async(&f, a.fd(0), on).map(|()| 0);
         }
         io::FIOSETOWN | io::SIOCSPGRP if f.ops().signals() == Signals::Socket => {
             let who = UserPtr::<i32>::new(arg).read()?;

@@ -157,6 +157,7 @@ fn accept(c: &mut Ctx<'_>, a: Args, flags: u32) -> SysResult {
     }
     let file = socket_file(c, a.fd(0))?;
     let s = socket_of(&file)?;
+    crate::fs::sigio::before_use(&file);
     let r = s.socket().accept(s.receive_patience(&file, false));
     crate::fs::epoll_host::used(&file, crate::sched::wait::Events::IN);
     let (socket, peer) = r?;

@@ -88,6 +88,7 @@ fn receive(
     control_room: usize,
     patience: Patience,
 ) -> SysResult<Received> {
+    crate::fs::sigio::before_use(file);
     let r = s.socket().receive(dst, flags, control_room, patience);
     used(file, Events::IN);
     r
