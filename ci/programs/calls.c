@@ -13,7 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -21,6 +23,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -166,6 +169,120 @@ static void queues(void) {
   mq_close(a);
   mq_close(b);
   mq_unlink("/calls");
+}
+
+/* The queues as files: a container has the file system mounted. */
+static void queue_files(void) {
+  struct sigevent e = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+  struct mq_attr odd = {.mq_maxmsg = -1, .mq_msgsize = 1};
+  struct stat st;
+  char text[200] = "";
+  mqd_t q = mq_open("/files", O_CREAT | O_RDWR, 0640, NULL);
+  say("one that is there, whatever the size", mq_open("/files", O_CREAT | O_RDWR, 0640, &odd) != -1);
+  say("stat", stat("/dev/mqueue/files", &st));
+  printf("mode %o size %ld type %d\n", st.st_mode & 07777, (long)st.st_size, S_ISREG(st.st_mode));
+  fstat(q, &st);
+  say("the same file", st.st_size);
+  mq_send(q, "12345", 5, 3);
+  mq_send(q, "678", 3, 1);
+  mq_notify(q, &e);
+  int fd = open("/dev/mqueue/files", O_RDONLY);
+  long n = pread(fd, text, sizeof text - 1, 0);
+  char *pid = strstr(text, "NOTIFY_PID:");
+  say("our notification", pid && atoi(pid + 11) == getpid());
+  if (pid) *pid = 0;
+  printf("read %ld %s\n", n, text);
+  say("read at the end", pread(fd, text, sizeof text, 80));
+  say("read by the queue's descriptor", read(q, text, 10));
+  say("write", write(q, "x", 1));
+  close(fd);
+  say("chmod", chmod("/dev/mqueue/files", 0600));
+  fstat(q, &st);
+  printf("mode %o\n", st.st_mode & 07777);
+  fd = open("/dev/mqueue/made", O_CREAT | O_EXCL | O_RDWR, 0600);
+  say("made as a file", fd >= 0);
+  say("and opened as a queue", mq_open("/made", O_RDWR) != -1);
+  say("mkdir", mkdir("/dev/mqueue/dir", 0700));
+  say("link", link("/dev/mqueue/made", "/dev/mqueue/other"));
+  say("rename", rename("/dev/mqueue/made", "/dev/mqueue/other"));
+  say("unlink", unlink("/dev/mqueue/made"));
+  say("gone", mq_open("/made", O_RDWR));
+  say("unlink of none", unlink("/dev/mqueue/none"));
+  mq_unlink("/files");
+  say("gone with the queue", access("/dev/mqueue/files", F_OK));
+}
+
+/* Other pages of a file in a mapping's place. */
+static void other_pages(void) {
+  long page = 4096;
+  char *p = mmap(NULL, 4 * page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  for (int i = 0; i < 4; i++) p[i * page] = (char)('a' + i);
+  say("remap_file_pages", remap_file_pages(p, page, 0, 3, 0));
+  say("past the end of the mapping", remap_file_pages(p + 3 * page, 2 * page, 0, 0, 0));
+  say("with a protection", remap_file_pages(p, page, PROT_READ, 0, 0));
+  say("of nothing", remap_file_pages(p, 0, 0, 0, 0));
+  p[0]++;
+  printf("%c%c%c%c\n", p[0], p[page], p[2 * page], p[3 * page]);
+  say("two pages", remap_file_pages(p + page, 2 * page + 1, 0, 0, 0));
+  printf("%c%c%c%c\n", p[0], p[page], p[2 * page], p[3 * page]);
+  munmap(p, 4 * page);
+  p = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  say("private", remap_file_pages(p, page, 0, 0, 0));
+  munmap(p, page);
+  for (int writable = 0; writable < 2; writable++) {
+    int fd = open("/tmp/pages", (writable ? O_RDWR : O_RDONLY) | O_CREAT, 0600);
+    if (ftruncate(fd, 2 * page) == 0) pwrite(fd, "A", 1, 0), pwrite(fd, "B", 1, page);
+    char *q = mmap(NULL, 2 * page, PROT_READ, MAP_SHARED, fd, 0);
+    say("of a file", remap_file_pages(q, page, 0, 1, 0));
+    if (writable) printf("%c%c\n", q[0], q[page]);
+    munmap(q, 2 * page);
+    close(fd);
+  }
+  unlink("/tmp/pages");
+}
+
+/* The elder form of a terminal's settings. */
+static void old_terminals(void) {
+  struct { unsigned short i, o, c, l; unsigned char line, cc[8]; } t, u;
+  int master = posix_openpt(O_RDWR | O_NOCTTY);
+  grantpt(master), unlockpt(master);
+  int slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+  say("TCGETA", ioctl(slave, TCGETA, &t));
+  printf("%x %x %x %x %d %d %d\n", t.i, t.o, t.c, t.l, t.line, t.cc[0], t.cc[4]);
+  t.l &= ~(unsigned short)ECHO;
+  t.cc[0] = 9;
+  say("TCSETA", ioctl(slave, TCSETA, &t));
+  say("TCSETAW", ioctl(slave, TCSETAW, &t));
+  say("TCSETAF", ioctl(slave, TCSETAF, &t));
+  ioctl(slave, TCGETA, &u);
+  say("the same", memcmp(&t, &u, 17) == 0);
+  struct termios whole;
+  tcgetattr(slave, &whole);
+  printf("%x %x %x %x %d %d\n", whole.c_iflag, whole.c_oflag, whole.c_cflag, whole.c_lflag, whole.c_cc[VINTR], whole.c_cc[VSUSP]);
+  close(slave), close(master);
+}
+
+/* A file that is watched, compared with another. */
+static void watched_files(void) {
+  int e = epoll_create1(0), p[2], n[2] = {eventfd(0, 0), 0};
+  if (pipe(p)) return;
+  struct epoll_event event = {.events = EPOLLIN};
+  epoll_ctl(e, EPOLL_CTL_ADD, p[0], &event);
+  n[1] = dup(p[0]);
+  struct kcmp_epoll_slot slot = {.efd = (unsigned)e, .tfd = (unsigned)p[0], .toff = 0};
+  long me = getpid();
+  say("kcmp, watched", syscall(SYS_kcmp, me, me, KCMP_EPOLL_TFD, p[0], &slot));
+  say("kcmp, by another descriptor", syscall(SYS_kcmp, me, me, KCMP_EPOLL_TFD, n[1], &slot));
+  say("kcmp, another file", syscall(SYS_kcmp, me, me, KCMP_EPOLL_TFD, n[0], &slot) > 0);
+  slot.toff = 1;
+  say("kcmp, no second", syscall(SYS_kcmp, me, me, KCMP_EPOLL_TFD, p[0], &slot));
+  slot.toff = 0, slot.tfd = (unsigned)p[1];
+  say("kcmp, not watched", syscall(SYS_kcmp, me, me, KCMP_EPOLL_TFD, p[0], &slot));
+  slot.efd = (unsigned)p[0];
+  say("kcmp, no instance", syscall(SYS_kcmp, me, me, KCMP_EPOLL_TFD, p[0], &slot));
+  say("kcmp, no slot", syscall(SYS_kcmp, me, me, KCMP_EPOLL_TFD, p[0], NULL));
+  for (int i = 0; i < 2; i++) close(p[i]), close(n[i]);
+  close(e);
 }
 
 static void clocks(void) {
@@ -526,6 +643,10 @@ int main(void) {
   locks();
   times();
   queues();
+  queue_files();
+  other_pages();
+  old_terminals();
+  watched_files();
   clocks();
   compare();
   names();

@@ -35,7 +35,7 @@ macro_rules! plain {
 }
 
 plain!(
-    u8, u16, u32, u64, i8, i16, i32, i64, usize, isize, [u32; 2], [i32; 2], [u64; 2], [i64; 2]
+    u8, u16, u32, u64, i8, i16, i32, i64, usize, isize, [u32; 2], [u32; 3], [i32; 2], [u64; 2], [i64; 2]
 );
 plain!(
     general::stat,
@@ -55,6 +55,7 @@ plain!(
     general::rlimit64,
     general::rusage,
     general::winsize,
+    general::termio,
     general::termios,
     general::termios2,
     general::flock,

@@ -376,6 +376,14 @@ impl Epoll {
         Ok(())
     }
 
+    /// The address of the `nth` file that is watched by descriptor `fd`, in order of addresses (`kcmp(2)`).
+    pub fn watched(&self, fd: i32, nth: usize) -> Option<usize> {
+        let items = self.items.lock();
+        let mut files: Vec<usize> = items.keys().filter(|k| k.0 == fd).map(|k| k.1).collect();
+        files.sort_unstable();
+        files.get(nth).copied()
+    }
+
     /// Refuses circles and towers: `inner` is to be watched by this instance.
     fn check_nesting(&self, inner: &Epoll) -> Result<(), Errno> {
         if inner.depth_below(self, 1)? + self.height(1) > MAX_DEPTH {

@@ -2,15 +2,19 @@
 
 use crate::fs::anon;
 use crate::fs::file::{File, FileOps, PollSource};
-use crate::fs::inode::{FileType, Stat};
+use crate::fs::inode::{Attr, FileType, SetAttr, Stat};
+use crate::fs::pseudo::Meta;
 use crate::sched::wait::{Events, WaitError, WaitQueue, wait_until};
 use crate::signal::info::{Fields, SigInfo};
 use crate::task::Process;
 use crate::task::creds::{Creds, cap};
 use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
+use hal::host::Dest;
 use hal::sync::SpinLock;
 use hal::uapi::general::{O_CREAT, O_EXCL, O_NONBLOCK, O_RDONLY, O_WRONLY};
 use qlib::Errno;
@@ -28,12 +32,70 @@ const MAX_TOTAL: u64 = 64 << 20;
 const MAX_QUEUES: usize = 256;
 /// One past the largest priority (MQ_PRIO_MAX).
 pub const MAX_PRIORITY: u32 = 32768;
+/// Size of a queue's file. Source: `FILENT_SIZE` in Linux `ipc/mqueue.c`.
+const STATUS_SIZE: u64 = 80;
 /// `si_code` of a notification (SI_MESGQ).
 const SI_MESGQ: i32 = -3;
 
 /// All queues of a namespace by name.
 #[derive(Default)]
 pub struct Queues(SpinLock<BTreeMap<Vec<u8>, Arc<PosixQueue>>>);
+
+impl Queues {
+    /// The queue of a name.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub fn find(&self, name: &[u8]) -> Result<Arc<PosixQueue>, Errno> {
+        self.0.lock().get(name).cloned().ok_or(Errno::ENOENT)
+    }
+    /// All names in order, with the queues' inode numbers.
+    pub fn list(&self) -> Vec<(Vec<u8>, u64)> {
+        self.0.lock().iter().map(|(n, q)| (n.clone(), q.ino)).collect()
+    }
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Makes a queue of a new name; `size` is `mq_maxmsg` and `mq_msgsize`.
+    ///
+    /// # Errors
+    /// EEXIST; EINVAL for a size that may not be; ENOSPC and EMFILE for too many.
+    pub fn make(
+        &self,
+        name: &[u8],
+        mode: u32,
+        size: Option<(i64, i64)>,
+        creds: &Creds,
+    ) -> Result<Arc<PosixQueue>, Errno> {
+        let mut all = self.0.lock();
+        if all.contains_key(name) {
+            return Err(Errno::EEXIST);
+        }
+        let q = Arc::new(make(mode, size, creds)?);
+        let total: u64 = all.values().map(|q| q.max_messages * q.max_size).sum();
+        if all.len() >= MAX_QUEUES && !creds.capable(cap::SYS_RESOURCE) {
+            return Err(Errno::ENOSPC);
+        }
+        if total + q.max_messages * q.max_size > MAX_TOTAL {
+            return Err(Errno::EMFILE);
+        }
+        all.insert(name.to_vec(), q.clone());
+        Ok(q)
+    }
+    /// Removes a name; open queues live on.
+    ///
+    /// # Errors
+    /// ENOENT.
+    pub fn remove(&self, name: &[u8]) -> Result<(), Errno> {
+        let removed = self.0.lock().remove(name);
+        removed.map(drop).ok_or(Errno::ENOENT)
+    }
+}
 
 /// Who is told of the next message in an empty queue.
 pub struct Notification {
@@ -60,9 +122,7 @@ pub struct PosixQueue {
     pub max_messages: u64,
     /// Bytes in a message at most.
     pub max_size: u64,
-    mode: u32,
-    uid: u32,
-    gid: u32,
+    attr: SpinLock<Attr>,
     ino: u64,
     state: SpinLock<State>,
     queue: WaitQueue,
@@ -83,36 +143,21 @@ pub fn open(
     creds: &Creds,
 ) -> Result<Arc<File>, Errno> {
     check_name(name)?;
-    let made = match flags & O_CREAT {
-        0 => None,
-        _ => Some(Arc::new(make(mode, size, creds)?)),
-    };
-    let ipc = crate::ns::current().ipc.clone();
-    let queue = {
-        let mut all = ipc.posix.0.lock();
-        match (all.get(name), made) {
-            (Some(_), Some(_)) if flags & O_EXCL != 0 => return Err(Errno::EEXIST),
-            (Some(q), _) => q.clone(),
-            (None, None) => return Err(Errno::ENOENT),
-            (None, Some(q)) => {
-                let total: u64 = all.values().map(|q| q.max_messages * q.max_size).sum();
-                if all.len() >= MAX_QUEUES && !creds.capable(cap::SYS_RESOURCE) {
-                    return Err(Errno::ENOSPC);
-                }
-                if total + q.max_messages * q.max_size > MAX_TOTAL {
-                    return Err(Errno::EMFILE);
-                }
-                all.insert(name.to_vec(), q.clone());
-                q
-            }
-        }
+    let all = &crate::ns::current().ipc.posix;
+    let queue = match flags & O_CREAT {
+        0 => all.find(name)?,
+        _ => match all.make(name, mode, size, creds) {
+            Err(Errno::EEXIST) if flags & O_EXCL == 0 => all.find(name)?,
+            made => made?,
+        },
     };
     let want = match crate::fs::pipe::access(flags) {
         O_RDONLY => 4,
         O_WRONLY => 2,
         _ => 6,
     };
-    if !creds.may_access(queue.mode, queue.uid, queue.gid, want) {
+    let attr = queue.attr();
+    if !creds.may_access(attr.mode, attr.uid, attr.gid, want) {
         return Err(Errno::EACCES);
     }
     let status = crate::fs::pipe::access(flags) | flags & O_NONBLOCK;
@@ -145,9 +190,11 @@ fn make(mode: u32, size: Option<(i64, i64)>, creds: &Creds) -> Result<PosixQueue
     Ok(PosixQueue {
         max_messages,
         max_size,
-        mode: mode & 0o777,
-        uid: creds.fsuid,
-        gid: creds.fsgid,
+        attr: SpinLock::new(Attr {
+            mode: FileType::Regular.mode_bits() | mode & 0o777,
+            uid: creds.fsuid,
+            gid: creds.fsgid,
+        }),
         ino: anon::next_ino(),
         state: SpinLock::default(),
         queue: WaitQueue::new(),
@@ -160,17 +207,11 @@ fn make(mode: u32, size: Option<(i64, i64)>, creds: &Creds) -> Result<PosixQueue
 /// ENOENT, EACCES.
 pub fn unlink(name: &[u8], creds: &Creds) -> Result<(), Errno> {
     check_name(name)?;
-    let ipc = crate::ns::current().ipc.clone();
-    let removed = {
-        let mut all = ipc.posix.0.lock();
-        let q = all.get(name).ok_or(Errno::ENOENT)?;
-        if q.uid != creds.fsuid && !creds.capable(cap::FOWNER) {
-            return Err(Errno::EACCES);
-        }
-        all.remove(name)
-    };
-    drop(removed);
-    Ok(())
+    let all = &crate::ns::current().ipc.posix;
+    if all.find(name)?.attr().uid != creds.fsuid && !creds.capable(cap::FOWNER) {
+        return Err(Errno::EACCES);
+    }
+    all.remove(name)
 }
 
 fn wait_error(e: WaitError) -> Errno {
@@ -178,6 +219,47 @@ fn wait_error(e: WaitError) -> Errno {
 }
 
 impl PosixQueue {
+    /// Mode and owner.
+    pub fn attr(&self) -> Attr {
+        *self.attr.lock()
+    }
+    /// Changes mode and owner.
+    pub fn set_attr(&self, a: &SetAttr) {
+        let mut attr = self.attr.lock();
+        if let Some(m) = a.mode {
+            attr.mode = attr.mode & !0o7777 | m & 0o7777;
+        }
+        attr.uid = a.uid.unwrap_or(attr.uid);
+        attr.gid = a.gid.unwrap_or(attr.gid);
+    }
+    /// Status as a file of the queues' file system.
+    pub fn stat(&self) -> Stat {
+        let attr = self.attr();
+        let meta = Meta {
+            dev: crate::fs::mqueue::dev(),
+            ino: self.ino,
+            perm: attr.mode & 0o7777,
+            uid: attr.uid,
+            gid: attr.gid,
+        };
+        Stat {
+            size: STATUS_SIZE,
+            ..meta.stat(FileType::Regular)
+        }
+    }
+    /// What a read gives.
+    pub fn status(&self) -> String {
+        let s = self.state.lock();
+        let bytes: usize = s.messages.values().map(Vec::len).sum();
+        let notify = s
+            .notify
+            .as_ref()
+            .and_then(|n| Some((n.process.upgrade()?.pid, n.signo)));
+        let (pid, signo) = notify.unwrap_or((0, 0));
+        // A notification without a signal is SIGEV_NONE, which is 1; SIGEV_SIGNAL is 0.
+        let how = u32::from(pid != 0 && signo == 0);
+        format!("QSIZE:{bytes:<10} NOTIFY:{how:<5} SIGNO:{signo:<5} NOTIFY_PID:{pid:<6}\n")
+    }
     /// Messages in it.
     pub fn len(&self) -> usize {
         self.state.lock().messages.len()
@@ -303,13 +385,15 @@ impl FileOps for QueueFile {
             let _ = self.0.notify(&task.process, None);
         }
     }
+    fn read(&self, _file: &File, dst: &mut Dest<'_>, offset: u64) -> Result<usize, Errno> {
+        let text = self.0.status();
+        let rest = usize::try_from(offset)
+            .ok()
+            .and_then(|o| text.as_bytes().get(o..));
+        dst.put(rest.unwrap_or_default())
+    }
     fn stat(&self, _file: &File) -> Result<Stat, Errno> {
-        let mut s = anon::stat(Some(FileType::Regular), anon::ANON_DEV, self.0.ino);
-        s.mode = FileType::Regular.mode_bits() | self.0.mode;
-        s.uid = self.0.uid;
-        s.gid = self.0.gid;
-        s.size = 80;
-        Ok(s)
+        Ok(self.0.stat())
     }
     fn poll(&self, _file: &File) -> Events {
         let n = self.0.len() as u64;

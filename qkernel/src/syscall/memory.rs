@@ -12,6 +12,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use hal::aspace::{Advice, Prot, RESIDENT};
 use hal::host;
+use qlib::boot::Range;
 use qlib::{Errno, PAGE_SIZE};
 
 /// RLIMIT_DATA, RLIMIT_AS, RLIMIT_MEMLOCK.
@@ -169,6 +170,60 @@ fn sys_pkey_mprotect(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
         return Err(Errno::EINVAL);
     }
     sys_mprotect(ctx, a)
+}
+
+/// Maps other pages of a shared mapping's file in the place of some of it. Source: `remap_file_pages(2)`, which Linux emulates
+/// with mappings too.
+fn sys_remap_file_pages(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
+    let (start, size) = (a.u64(0) & !(PAGE_SIZE - 1), a.u64(1) & !(PAGE_SIZE - 1));
+    let end = start.checked_add(size).filter(|e| *e > start);
+    let offset = a.u64(3).checked_mul(PAGE_SIZE);
+    let offset = offset.filter(|o| o.checked_add(size).is_some());
+    let (Some(end), Some(offset), 0) = (end, offset, a.u64(2)) else {
+        return Err(Errno::EINVAL);
+    };
+    let mm = mm(ctx)?;
+    let old = shared_area(&mm.vmas.lock(), Range { start, end })?;
+    let backing = match (old.file, old.memory) {
+        (Some((file, _)), _) => Backing::File {
+            file,
+            offset,
+            shared: true,
+        },
+        (None, Some((memory, _))) => Backing::Memory { memory, offset },
+        (None, None) => return Err(Errno::EINVAL),
+    };
+    let req = MapRequest {
+        place: Place::Fixed(start),
+        len: size,
+        prot: old.prot,
+        label: old.label,
+        grows_down: false,
+        locked: old.locked,
+        // It takes the place of as much.
+        limit: u64::MAX,
+    };
+    mm.map(&req, backing).map(|_| 0)
+}
+
+/// The first of the shared areas that fill `range` and map the same file with the same protection.
+fn shared_area(vmas: &VmaSet, range: Range) -> SysResult<Vma> {
+    let file = |v: &Vma| {
+        let file = v.file.as_ref().map(|(f, _)| Arc::as_ptr(f) as usize);
+        file.or(v.memory.as_ref().map(|(m, _)| Arc::as_ptr(m) as usize))
+    };
+    let mut first: Option<Vma> = None;
+    let mut at = range.start;
+    for v in vmas.overlapping(range) {
+        let known = first.get_or_insert_with(|| v.clone());
+        // A mapping of a file that may not be written to is not shared in the sense of this call.
+        let shared = v.shared && v.file.as_ref().is_none_or(|(f, _)| f.writable());
+        if v.start > at || !shared || v.prot != known.prot || file(v) != file(known) {
+            return Err(Errno::EINVAL);
+        }
+        at = v.end;
+    }
+    first.filter(|_| at >= range.end).ok_or(Errno::EINVAL)
 }
 
 fn sys_mremap(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
@@ -376,7 +431,7 @@ rows! {
     mlockall: Partial("bookkeeping only: the guest never swaps"), sys_mlockall;
     munlockall: Full, sys_munlockall;
     membarrier: Partial("no SYNC_CORE, RSEQ and GET_REGISTRATIONS commands"), sys_membarrier;
-    remap_file_pages: Refused(Errno::ENOSYS, "deprecated");
+    remap_file_pages: Full, sys_remap_file_pages;
     process_madvise: Refused(Errno::ENOSYS, "no access to another process's memory");
     userfaultfd: Refused(Errno::ENOSYS, "page faults are the kernel's");
     mbind: Refused(Errno::ENOSYS, "one memory node");

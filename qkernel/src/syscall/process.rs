@@ -3,6 +3,7 @@
 use super::Support::{Full, Partial, Refused};
 use super::{Args, Ctx, SysResult};
 use crate::fs;
+use crate::fs::epoll::Epoll;
 use crate::fs::fdtable::Fd;
 use crate::rows;
 use crate::task::clone::{CloneArgs, flag};
@@ -441,6 +442,8 @@ pub fn process_usage(p: &Process) -> Usage {
     crate::fs::proc::ident::usage(p)
 }
 
+const KCMP_EPOLL_TFD: u32 = 7;
+
 /// Compares what two tasks have. Source: `kcmp(2)`.
 fn sys_kcmp(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     let find = |id: u32| table::task(id).ok_or(Errno::ESRCH);
@@ -449,24 +452,34 @@ fn sys_kcmp(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
         return Err(Errno::EPERM);
     }
     // Addresses tell same from different, and in which order; their values stay here.
+    let file = |t: &Arc<Task>, fd: Fd| t.files().get(fd).map(|f| Arc::as_ptr(&f) as usize);
+    let order = |one: usize, two: usize| match one.cmp(&two) {
+        core::cmp::Ordering::Equal => 0,
+        core::cmp::Ordering::Less => 1,
+        core::cmp::Ordering::Greater => 2,
+    };
+    if a.u32(2) == KCMP_EPOLL_TFD {
+        // The second file is one that an epoll instance watches: `struct kcmp_epoll_slot`.
+        let [instance, fd, nth] = UserPtr::<[u32; 3]>::new(a.u64(4)).read()?;
+        let one = file(&one, a.fd(3))?;
+        let instance = two.files().get(Fd(instance as i32))?;
+        let epoll = instance.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
+        let two = epoll.watched(fd as i32, nth as usize).ok_or(Errno::ENOENT)?;
+        return Ok(order(one, two));
+    }
     let id = |t: &Arc<Task>, fd: Fd| -> SysResult<usize> {
         Ok(match a.u32(2) {
-            0 => Arc::as_ptr(&t.files().get(fd)?) as usize,
+            0 => file(t, fd)?,
             1 => t.mm().map_or(0, |m| Arc::as_ptr(&m) as usize),
             2 => Arc::as_ptr(&t.files()) as usize,
             3 => Arc::as_ptr(&t.fs()) as usize,
             4 => Arc::as_ptr(&t.process.handlers.lock()) as usize,
             // I/O contexts and System V undo lists belong to the process here.
             5 | 6 => Arc::as_ptr(&t.process) as usize,
-            7 => return Err(Errno::EOPNOTSUPP),
             _ => return Err(Errno::EINVAL),
         })
     };
-    Ok(match id(&one, a.fd(3))?.cmp(&id(&two, a.fd(4))?) {
-        core::cmp::Ordering::Equal => 0,
-        core::cmp::Ordering::Less => 1,
-        core::cmp::Ordering::Greater => 2,
-    })
+    Ok(order(id(&one, a.fd(3))?, id(&two, a.fd(4))?))
 }
 
 rows! {
@@ -492,7 +505,7 @@ rows! {
     pidfd_getfd: Full, sys_pidfd_getfd;
     set_tid_address: Full, |c, a| sys_set_tid_address(c, a.u64(0));
     getrusage: Partial("on process the resident set holds the kernel's own pages; on kvm no blocks of storage"), sys_getrusage;
-    kcmp: Partial("no KCMP_EPOLL_TFD"), sys_kcmp;
+    kcmp: Full, sys_kcmp;
     process_mrelease: Refused(Errno::ENOSYS, "not offered");
     acct: Refused(Errno::ENOSYS, "no accounting");
     uselib: Refused(Errno::ENOSYS, "obsolete");

@@ -70,7 +70,9 @@ pub fn root_dentry(m: &Spec, spec: &ContainerSpec, first: bool) -> Result<Arc<De
         MountKind::Proc => Ok(Dentry::root(crate::fs::proc::new_root())),
         MountKind::Sysfs => Ok(Dentry::root(crate::fs::sys::new_root())),
         MountKind::Cgroup => Ok(Dentry::root(crate::fs::cgroup::new_root())),
-        MountKind::Mqueue => Ok(Dentry::root(crate::fs::mqueue::new_root())),
+        MountKind::Mqueue => Ok(Dentry::root(crate::fs::mqueue::new_root(
+            crate::ns::current().ipc.clone(),
+        ))),
     }
 }
 

@@ -44,6 +44,20 @@ pub trait Entries: Any + Send + Sync {
     /// # Errors
     /// ENOENT when what the directory is about is gone.
     fn list(&self) -> Result<Vec<Entry>, Errno>;
+    /// Makes a regular file.
+    ///
+    /// # Errors
+    /// EACCES where files cannot be made; EEXIST.
+    fn create(&self, _name: &[u8], _mode: u32, _creds: &Creds) -> Result<InodeRef, Errno> {
+        Err(Errno::EACCES)
+    }
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// EPERM where files cannot be removed; ENOENT.
+    fn unlink(&self, _name: &[u8]) -> Result<(), Errno> {
+        Err(Errno::EPERM)
+    }
     /// Whether a lookup gives the same answer for ever.
     fn stable(&self) -> bool {
         false
@@ -105,6 +119,20 @@ impl Inode for Dir {
         let found = self.entries.lookup(name)?;
         let stat = found.stat().ok();
         Ok((found, stat))
+    }
+    fn create(
+        &self,
+        name: &[u8],
+        mode: u32,
+        flags: u32,
+        creds: &Creds,
+    ) -> Result<(InodeRef, Arc<dyn FileOps>), Errno> {
+        let inode = self.entries.create(name, mode, creds)?;
+        let ops = inode.open(flags, creds)?;
+        Ok((inode, ops))
+    }
+    fn unlink(&self, name: &[u8]) -> Result<(), Errno> {
+        self.entries.unlink(name)
     }
     fn statfs(&self) -> Result<HostStatFs, Errno> {
         Ok(super::statfs(self.meta.now().dev))

@@ -8,7 +8,7 @@ use crate::signal::signo;
 use crate::task::Task;
 use crate::task::creds::cap;
 use alloc::sync::Arc;
-use hal::uapi::general::{self as g, termios, termios2, winsize};
+use hal::uapi::general::{self as g, termio, termios, termios2, winsize};
 use hal::uapi::{Plain, ioctl as io};
 use hal::user::UserPtr;
 use qlib::Errno;
@@ -212,6 +212,9 @@ fn common(tty: &Arc<Tty>, task: &Arc<Task>, request: u32, arg: u64, check: bool)
         io::TCSETS
             | io::TCSETSW
             | io::TCSETSF
+            | io::TCSETA
+            | io::TCSETAW
+            | io::TCSETAF
             | io::TCSETS2
             | io::TCSETSW2
             | io::TCSETSF2
@@ -228,6 +231,15 @@ fn common(tty: &Arc<Tty>, task: &Arc<Task>, request: u32, arg: u64, check: bool)
         io::TCGETS => {
             let t = tty.inner.lock().termios.to_user();
             put(arg, t)
+        }
+        io::TCGETA => {
+            let t = tty.inner.lock().termios.to_old_user();
+            put(arg, t)
+        }
+        io::TCSETA | io::TCSETAW | io::TCSETAF => {
+            let t: termio = get(arg)?;
+            let f = request == io::TCSETAF;
+            set_termios(tty, f || request == io::TCSETAW, f, |old| old.set_old_user(&t))
         }
         io::TCGETS2 => {
             let t = tty.inner.lock().termios.to_user2();

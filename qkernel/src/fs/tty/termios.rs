@@ -1,7 +1,7 @@
 //! Terminal settings. Source: `termios(3)`, `ioctl_tty(2)`; defaults as Linux's `tty_std_termios`.
 
 use hal::uapi::Plain;
-use hal::uapi::general::{self as g, termios, termios2};
+use hal::uapi::general::{self as g, termio, termios, termios2};
 
 /// A character that is switched off (`_POSIX_VDISABLE`).
 pub const DISABLED: u8 = 0;
@@ -108,6 +108,18 @@ impl Termios {
         t.c_cc = self.cc;
         t
     }
+    /// As TCGETA gives it: the flags' lower halves and the first special characters.
+    pub fn to_old_user(&self) -> termio {
+        let mut t = termio::zeroed();
+        t.c_iflag = self.iflag as u16;
+        t.c_oflag = self.oflag as u16;
+        t.c_cflag = self.cflag as u16;
+        t.c_lflag = self.lflag as u16;
+        t.c_line = self.line;
+        let n = t.c_cc.len();
+        t.c_cc.copy_from_slice(&self.cc[..n]);
+        t
+    }
     /// As TCGETS2 gives it.
     pub fn to_user2(&self) -> termios2 {
         let mut t = termios2::zeroed();
@@ -135,6 +147,19 @@ impl Termios {
             ispeed: ospeed,
             ospeed,
         }
+    }
+    /// With the settings TCSETA brings, which leave what they do not hold as it is.
+    #[must_use]
+    pub fn set_old_user(&self, t: &termio) -> Self {
+        let low = |old: u32, new: u16| old & 0xffff_0000 | u32::from(new);
+        let mut whole = self.to_user();
+        whole.c_iflag = low(self.iflag, t.c_iflag);
+        whole.c_oflag = low(self.oflag, t.c_oflag);
+        whole.c_cflag = low(self.cflag, t.c_cflag);
+        whole.c_lflag = low(self.lflag, t.c_lflag);
+        whole.c_line = t.c_line;
+        whole.c_cc[..t.c_cc.len()].copy_from_slice(&t.c_cc);
+        self.set_user(&whole)
     }
     /// With the settings TCSETS2 brings.
     #[must_use]
@@ -175,6 +200,7 @@ mod tests {
         let t = Termios::default();
         assert_eq!(t.set_user(&t.to_user()), t);
         assert_eq!(t.set_user2(&t.to_user2()), t);
+        assert_eq!(t.set_old_user(&t.to_old_user()), t);
         let mut fast = t.to_user();
         fast.c_cflag = fast.c_cflag & !g::CBAUD | g::B115200;
         assert_eq!(t.set_user(&fast).ospeed, 115_200);
