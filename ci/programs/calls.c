@@ -323,6 +323,84 @@ static void pidfds(void) {
   say("getfd", syscall(SYS_pidfd_getfd, fd, 0, 0) > 2);
 }
 
+/* A child that has just stopped is killed before it does anything more. */
+static void killed_while_stopped(void) {
+  int survived = 0, continued = 0, status;
+  for (int i = 0; i < 500; i++) {
+    pid_t p = fork();
+    if (p == 0) {
+      kill(getpid(), SIGSTOP);
+      _exit(1);
+    }
+    siginfo_t info;
+    waitid(P_PID, p, &info, WSTOPPED);
+    kill(p, SIGKILL);
+    info.si_pid = 0;
+    if (waitid(P_PID, p, &info, WCONTINUED | WNOHANG) == 0 && info.si_pid) continued++;
+    waitpid(p, &status, 0);
+    survived += WIFEXITED(status);
+  }
+  say("went on after a kill", survived);
+  say("told of a continuation", continued);
+}
+
+static void gone(void) {
+  char path[40];
+  int status;
+  pid_t p = fork();
+  if (p == 0) pause(), _exit(0);
+  snprintf(path, sizeof path, "/proc/%d", p);
+  int dir = open(path, O_DIRECTORY), fd = (int)syscall(SYS_pidfd_open, p, 0);
+  say("kill by a directory", syscall(SYS_pidfd_send_signal, dir, SIGKILL, NULL, 0));
+  waitpid(p, &status, 0);
+  say("signal by the directory of one that is gone", syscall(SYS_pidfd_send_signal, dir, 0, NULL, 0));
+  say("signal to one that is gone", syscall(SYS_pidfd_send_signal, fd, 0, NULL, 0));
+  close(dir), close(fd);
+}
+
+static void flags_and_filters(void) {
+  int fd = open("/tmp", O_TMPFILE | O_RDWR | O_EXCL, 0600);
+  printf("flags of a file without a name %x\n", (unsigned)fcntl(fd, F_GETFL) & ~0x8000u);
+  close(fd);
+  struct { unsigned short len; void *code; } program = {0, NULL};
+  pid_t p = fork();
+  if (p == 0) {
+    /* As a user without rights and without the promise not to get any. */
+    if (setresuid(1000, 1000, 1000)) _exit(1);
+    say("seccomp, no program", syscall(SYS_seccomp, 1, 0, NULL));
+    say("seccomp, no program, every thread", syscall(SYS_seccomp, 1, 1, NULL));
+    say("seccomp, unknown flag", syscall(SYS_seccomp, 1, 1 << 20, NULL));
+    say("seccomp, empty program", syscall(SYS_seccomp, 1, 0, &program));
+    program.len = 1;
+    say("seccomp, not allowed", syscall(SYS_seccomp, 1, 0, &program));
+    _exit(0);
+  }
+  waitpid(p, NULL, 0);
+}
+
+static void nothing(int sig) { (void)sig; }
+
+/* A frame that does not fit on the alternate stack. */
+static void small_stack(void) {
+  int status;
+  pid_t p = fork();
+  if (p == 0) {
+    stack_t s = {.ss_size = 2048};
+    char *base = mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    s.ss_sp = base + (1 << 15);
+    /* Less than a frame with vector registers needs, where the kernel takes it. */
+    if (sigaltstack(&s, NULL)) _exit(77);
+    struct sigaction a = {.sa_handler = nothing, .sa_flags = SA_ONSTACK};
+    sigaction(SIGALRM, &a, NULL);
+    raise(SIGALRM);
+    int below = 0;
+    for (int i = 0; i < 1 << 15; i++) below |= base[i];
+    _exit(below != 0);
+  }
+  waitpid(p, &status, 0);
+  say("nothing below the alternate stack is written", WIFSIGNALED(status) || WEXITSTATUS(status) != 1);
+}
+
 static volatile int overrun = -1;
 
 static void on_timer(int sig, siginfo_t *info, void *unused) {
@@ -370,7 +448,7 @@ static void timers(void) {
   timer_delete(t);
 }
 
-static void nothing(int sig) { (void)sig; }
+
 
 static void children(void) {
   struct sigaction act = {.sa_handler = nothing, .sa_flags = SA_NOCLDWAIT};
@@ -651,6 +729,10 @@ int main(void) {
   compare();
   names();
   pidfds();
+  gone();
+  killed_while_stopped();
+  flags_and_filters();
+  small_stack();
   timers();
   children();
   exit_signals();

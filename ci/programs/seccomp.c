@@ -11,7 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -216,10 +219,73 @@ static void many(void) {
 }
 
 #define TEST(f) {#f, f}
+/* Makes the call a task is stopped before another one. */
+static void redirect(pid_t p, int number) {
+#ifdef __aarch64__
+  struct iovec v = {&number, sizeof number};
+  ptrace(PTRACE_SETREGSET, p, (void *)0x404L, &v);
+#else
+  ptrace(PTRACE_POKEUSER, p, (void *)offsetof(struct user, regs.orig_rax), (long)number);
+#endif
+}
+
+/* A tracer makes the call it is told of another one, which the filters see too. */
+static void redirected(unsigned verdict) {
+  int status;
+  pid_t p = fork();
+  if (p == 0) {
+    ptrace(PTRACE_TRACEME, 0, 0, 0);
+    raise(SIGSTOP);
+    nnp();
+    say("traced", on(0, SYS_getpgid, SECCOMP_RET_TRACE | 5));
+    say("refused", on(0, SYS_getsid, verdict));
+    say("getpgid", syscall(SYS_getpgid, 0));
+    fflush(stdout);
+    _exit(0);
+  }
+  waitpid(p, &status, 0);
+  say("options", ptrace(PTRACE_SETOPTIONS, p, 0, PTRACE_O_TRACESECCOMP | PTRACE_O_TRACESYSGOOD));
+  unsigned long message = 0;
+  for (int stops = 0; ptrace(PTRACE_CONT, p, 0, 0) == 0;) {
+    if (waitpid(p, &status, 0) != p || !WIFSTOPPED(status)) break;
+    ptrace(PTRACE_GETEVENTMSG, p, 0, &message);
+    printf("  stop %x message %lu\n", status >> 8, message);
+    fflush(stdout);
+    if (stops++ == 0) redirect(p, SYS_getsid);
+  }
+  printf("  child %x\n", status & ~0x80);
+  fflush(stdout);
+}
+static void redirected_to_errno(void) { redirected(SECCOMP_RET_ERRNO | EPERM); }
+static void redirected_to_death(void) { redirected(SECCOMP_RET_KILL_PROCESS); }
+static void redirected_to_trace(void) { redirected(SECCOMP_RET_TRACE | 6); }
+
+/* What the stops before and after a call say. */
+static void stops(void) {
+  int status;
+  pid_t p = fork();
+  if (p == 0) {
+    ptrace(PTRACE_TRACEME, 0, 0, 0);
+    raise(SIGSTOP);
+    syscall(SYS_getpgid, 0);
+    _exit(0);
+  }
+  waitpid(p, &status, 0);
+  for (int i = 0; i < 4; i++) {
+    unsigned long message = 99;
+    ptrace(PTRACE_SYSCALL, p, 0, 0);
+    waitpid(p, &status, 0);
+    ptrace(PTRACE_GETEVENTMSG, p, 0, &message);
+    printf("  stop %x message %lu\n", status >> 8, message);
+  }
+  ptrace(PTRACE_KILL, p, 0, 0);
+  waitpid(p, &status, 0);
+}
+
 static const struct { const char *name; void (*run)(void); } tests[] = {
     TEST(errno_action), TEST(arguments), TEST(trap), TEST(trap_unhandled), TEST(kill_process), TEST(kill_only_thread), TEST(kill_thread),
     TEST(trace_and_log), TEST(strict), TEST(strict_exit), TEST(inherited), TEST(unprivileged), TEST(tsync), TEST(tsync_diverged),
-    TEST(strictest), TEST(refused), TEST(many)};
+    TEST(strictest), TEST(refused), TEST(many), TEST(redirected_to_errno), TEST(redirected_to_death), TEST(redirected_to_trace), TEST(stops)};
 
 int main(int argc, char **argv) {
   if (argc > 1 && !strcmp(argv[1], "after-exec")) {

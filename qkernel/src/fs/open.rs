@@ -328,7 +328,7 @@ fn open_tmpfile(
         mount: dir.mount.clone(),
         dentry,
     };
-    let kept = flags & !OPEN_ONLY & !O_TMPFILE | flags & O_EXCL;
+    let kept = flags & !OPEN_ONLY | flags & O_EXCL;
     let file = File::new(ops, Some(path), kept);
     hold_text(&file)?;
     Ok(file)

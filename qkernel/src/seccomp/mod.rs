@@ -92,6 +92,11 @@ pub fn inherit(parent: &Task, child: &Task) {
 
 /// Whether the call may go on; otherwise its result is in the registers, or the task ends.
 pub fn check(ctx: &mut Ctx<'_>) -> bool {
+    filtered(ctx, false)
+}
+
+/// `traced`: the tracer has seen the call already, and may have made it another one.
+fn filtered(ctx: &mut Ctx<'_>, traced: bool) -> bool {
     let number = ctx.regs.syscall_number();
     let chain = match &*ctx.task.seccomp.lock() {
         Mode::Off => return true,
@@ -100,7 +105,7 @@ pub fn check(ctx: &mut Ctx<'_>) -> bool {
         Mode::Filter(chain) => chain.clone(),
     };
     let data = filter::data(number, ctx.regs.pc(), ctx.regs.syscall_args());
-    act(ctx, number, chain.verdict(&data))
+    act(ctx, number, chain.verdict(&data), traced)
 }
 
 fn strict(ctx: &Ctx<'_>, number: u64) -> bool {
@@ -120,7 +125,7 @@ fn end_thread(task: &Task, sig: u32) {
     task.work.fetch_or(work::KILL, Ordering::SeqCst);
 }
 
-fn act(ctx: &mut Ctx<'_>, number: u64, verdict: u32) -> bool {
+fn act(ctx: &mut Ctx<'_>, number: u64, verdict: u32, traced: bool) -> bool {
     let data = verdict & ret::DATA;
     match verdict & ret::ACTION {
         ret::ALLOW => true,
@@ -149,8 +154,9 @@ fn act(ctx: &mut Ctx<'_>, number: u64, verdict: u32) -> bool {
             crate::signal::send::force(ctx.task, info);
             false
         }
+        ret::TRACE if traced => true,
         ret::TRACE => match crate::trace::seccomp_stop(ctx, data) {
-            Some(goes_on) => goes_on,
+            Some(goes_on) => goes_on && filtered(ctx, true),
             None => {
                 ctx.regs.set_return(-i64::from(Errno::ENOSYS.0));
                 false

@@ -10,7 +10,7 @@ use crate::task::{Process, Task};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use hal::native::sigframe;
-use hal::signal::SignalDelivery;
+use hal::signal::{SignalDelivery, UserMemory};
 use hal::user::AppMemory;
 use hal::{FpState, VirtAddr};
 use qlib::Errno;
@@ -243,6 +243,23 @@ fn native_number(s: hal::Sysno) -> u16 {
     hal::native::number(s).unwrap_or(0)
 }
 
+/// Where a handler's frame goes: what does not fit on the alternate stack is not written below it.
+struct FrameMemory {
+    lowest: u64,
+}
+
+impl UserMemory for FrameMemory {
+    fn write(&mut self, addr: u64, bytes: &[u8]) -> Result<(), Errno> {
+        if addr < self.lowest {
+            return Err(Errno::EFAULT);
+        }
+        AppMemory.write(addr, bytes)
+    }
+    fn read(&mut self, addr: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        AppMemory.read(addr, bytes)
+    }
+}
+
 fn run_handler(ctx: &mut Ctx<'_>, info: &SigInfo, action: &SigAction) -> Result<(), Errno> {
     let mut fp = FpState::initial();
     hal::user::save_fp(&mut fp);
@@ -279,7 +296,10 @@ fn run_handler(ctx: &mut Ctx<'_>, info: &SigInfo, action: &SigAction) -> Result<
         fault_addr,
         trap: (if info.signo == signo::SIGSEGV { 14 } else { 0 }, 0),
     };
-    sigframe::push(ctx.regs, &fp, &delivery, use_alt, &mut AppMemory)?;
+    let mut memory = FrameMemory {
+        lowest: if use_alt || on_alt { alt.0 } else { 0 },
+    };
+    sigframe::push(ctx.regs, &fp, &delivery, use_alt, &mut memory)?;
     let mut s = ctx.task.signals.lock();
     s.saved = None;
     let mut blocked = s.blocked.union(action.mask);

@@ -119,8 +119,9 @@ fn send(p: &Arc<Process>, only: Option<&Arc<Task>>, info: SigInfo, outside: bool
     }
     if sig == signo::SIGKILL {
         if !unkillable {
-            resume(p);
+            // A stopped task must know that it is to die before it wakes, and nobody hears of a continuation.
             kill_group(p, signo::SIGKILL as i32);
+            *p.stop.lock() = (StopState::Running, false, false);
         }
         return Sent::Taken;
     }

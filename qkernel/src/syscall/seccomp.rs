@@ -17,12 +17,16 @@ const LOG: u32 = 2;
 const SPEC_ALLOW: u32 = 4;
 const TSYNC_ESRCH: u32 = 16;
 
-fn read_filter(addr: u64, logs: bool) -> SysResult<Filter> {
+fn read_filter(ctx: &Ctx<'_>, addr: u64, logs: bool) -> SysResult<Filter> {
     // struct sock_fprog: a 16-bit count, the address at the next word.
     let head = UserPtr::<u64>::new(addr);
     let (len, code) = (head.read()? as u16 as usize, head.at(1).read()?);
     if len == 0 || len > bpf::MAX_LEN {
         return Err(Errno::EINVAL);
+    }
+    let creds = ctx.task.creds();
+    if !creds.no_new_privs && !creds.has(cap::SYS_ADMIN) {
+        return Err(Errno::EACCES);
     }
     let bytes = UserSlice::new(code, len as u64 * 8)?.to_vec(bpf::MAX_LEN * 8)?;
     Filter::from_bytes(&bytes, logs)
@@ -32,11 +36,7 @@ fn set_filter(ctx: &Ctx<'_>, flags: u32, addr: u64) -> SysResult {
     if flags & !(TSYNC | LOG | SPEC_ALLOW | TSYNC_ESRCH) != 0 {
         return Err(Errno::EINVAL);
     }
-    let creds = ctx.task.creds();
-    if !creds.no_new_privs && !creds.has(cap::SYS_ADMIN) {
-        return Err(Errno::EACCES);
-    }
-    let filter = read_filter(addr, flags & LOG != 0)?;
+    let filter = read_filter(ctx, addr, flags & LOG != 0)?;
     match seccomp::add(ctx.task, filter, flags & TSYNC != 0) {
         Ok(()) => Ok(0),
         Err(Refusal::Error(e)) => Err(e),

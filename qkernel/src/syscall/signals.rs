@@ -358,7 +358,7 @@ fn sys_pidfd_send_signal(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     let file = ctx.task.files().get(a.fd(0))?;
     let p = match file.downcast::<pidfd::PidFd>() {
         Some(f) => f.process.clone(),
-        None => crate::fs::proc::process_of(&file).ok_or(Errno::EBADF)?,
+        None => crate::fs::proc::process_of(&file)?,
     };
     if p.zombie.load(Ordering::SeqCst) && p.tasks.lock().is_empty() && table::process(p.pid).is_none() {
         return Err(Errno::ESRCH);

@@ -241,7 +241,12 @@ pub fn exit_stop(ctx: &mut Ctx<'_>) {
 }
 
 fn syscall_stop(ctx: &mut Ctx<'_>, kind: Kind) {
-    let good = ctx.task.trace.lock().options & option::SYSGOOD != 0;
+    let good = {
+        let mut t = ctx.task.trace.lock();
+        // PTRACE_EVENTMSG_SYSCALL_ENTRY and _EXIT.
+        t.message = if matches!(kind, Kind::Entry) { 1 } else { 2 };
+        t.options & option::SYSGOOD != 0
+    };
     let code = signo::SIGTRAP | if good { 0x80 } else { 0 };
     let sig = stop(ctx, kind, code, trap(code), false);
     if sig != 0 {

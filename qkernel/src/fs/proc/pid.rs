@@ -101,12 +101,15 @@ pub fn process_dir(who: &Who) -> InodeRef {
     Dir::new(who.meta(0, 0o555), PidDir(who.clone()))
 }
 
-/// The process whose directory an open file is, if it is one.
-pub fn process_of(file: &File) -> Option<Arc<Process>> {
-    let dir = file.path()?.inode().as_any().downcast_ref::<Dir>()?;
-    dir.entries::<PidDir>()
-        .filter(|d| !d.0.thread)
-        .and_then(|d| d.0.get().ok())
+/// The process whose directory an open file is.
+///
+/// # Errors
+/// EBADF when it is none, ESRCH when the process is gone.
+pub fn process_of(file: &File) -> Result<Arc<Process>, Errno> {
+    let inode = file.path().map(|p| p.inode());
+    let dir = inode.and_then(|i| i.as_any().downcast_ref::<Dir>());
+    let entries = dir.and_then(|d| d.entries::<PidDir>()).filter(|d| !d.0.thread);
+    entries.ok_or(Errno::EBADF)?.0.get().map_err(|_| Errno::ESRCH)
 }
 
 struct PidDir(Who);
