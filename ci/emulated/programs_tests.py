@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 import bundle
+import calls
 import debian
 import mounts
 import namespaces
@@ -92,7 +93,7 @@ NETWORK = {"flags": ("-Wno-unused-result",), "threads_too": True}
 SYSTEM_CALLS = [
     tool("network over loopback", "network", **NETWORK),
     tool("network over an interface", "network", network.PEER[0], network.PEER[1], network.OWN[0], change=network.inside(HANDLED), **NETWORK),
-    tool("corners of system calls", "calls"),
+    tool("corners of system calls", "calls", change=calls.with_queues),
     tool("far ends of system calls", "edges"),
     tool("clocks, timers and limits", "cputime"),
     tool("file system calls on tmpfs", "files", "/tmp/files", flags=("-w",)),

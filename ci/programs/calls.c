@@ -175,7 +175,7 @@ static void queues(void) {
 static void queue_files(void) {
   struct sigevent e = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
   struct mq_attr odd = {.mq_maxmsg = -1, .mq_msgsize = 1};
-  struct stat st;
+  struct stat st = {0};
   char text[200] = "";
   mqd_t q = mq_open("/files", O_CREAT | O_RDWR, 0640, NULL);
   say("one that is there, whatever the size", mq_open("/files", O_CREAT | O_RDWR, 0640, &odd) != -1);
@@ -373,6 +373,10 @@ static void flags_and_filters(void) {
     say("seccomp, empty program", syscall(SYS_seccomp, 1, 0, &program));
     program.len = 1;
     say("seccomp, not allowed", syscall(SYS_seccomp, 1, 0, &program));
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    say("seccomp, no code", syscall(SYS_seccomp, 1, 0, &program));
+    program.code = (void *)8;
+    say("seccomp, bad code", syscall(SYS_seccomp, 1, 0, &program));
     _exit(0);
   }
   waitpid(p, NULL, 0);

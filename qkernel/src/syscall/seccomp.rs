@@ -28,6 +28,9 @@ fn read_filter(ctx: &Ctx<'_>, addr: u64, logs: bool) -> SysResult<Filter> {
     if !creds.no_new_privs && !creds.has(cap::SYS_ADMIN) {
         return Err(Errno::EACCES);
     }
+    if code == 0 {
+        return Err(Errno::EINVAL);
+    }
     let bytes = UserSlice::new(code, len as u64 * 8)?.to_vec(bpf::MAX_LEN * 8)?;
     Filter::from_bytes(&bytes, logs)
 }
