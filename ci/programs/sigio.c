@@ -38,12 +38,17 @@ static void say(const char *what, long result) {
   fflush(stdout);
 }
 
+/* The next signal; not a SIGURG that the runtime outside passes on, by which its language stops its threads. */
+static int take(siginfo_t *i, struct timespec patience) {
+  int sig;
+  do sig = sigtimedwait(&set, i, &patience);
+  while (sig == SIGURG && i->si_code <= 0);
+  return sig;
+}
+
 static void tell(const char *what, int fd, struct timespec patience) {
   siginfo_t i;
-  int sig;
-  /* The runtime outside may pass on a SIGURG by which its language stops its threads. */
-  do sig = sigtimedwait(&set, &i, &patience);
-  while (sig == SIGURG && i.si_code <= 0);
+  int sig = take(&i, patience);
   if (sig < 0) {
     printf("%s, %s: none\n", title, what);
   } else if (i.si_code > 0 && i.si_code < 7) {
@@ -178,7 +183,7 @@ static void *waiter(void *data) {
   siginfo_t i;
   struct timespec soon = {1, 0};
   *(int *)data = (int)syscall(SYS_gettid);
-  return (void *)(long)sigtimedwait(&set, &i, &soon);
+  return (void *)(long)take(&i, soon);
 }
 
 static void targets(void) {
@@ -207,7 +212,7 @@ static void targets(void) {
       else setpgid(0, 0);
       siginfo_t info;
       struct timespec soon = {2, 0};
-      _exit(sigtimedwait(&set, &info, &soon));
+      _exit(take(&info, soon));
     }
     setpgid(p[i], p[0]);
   }
@@ -226,7 +231,7 @@ static void targets(void) {
   if (p[0] == 0) {
     siginfo_t info;
     struct timespec soon = {1, 0};
-    int sig = sigtimedwait(&set, &info, &soon);
+    int sig = take(&info, soon);
     _exit(sig < 0 ? 99 : sig);
   }
   p[1] = fork();
