@@ -10,6 +10,7 @@ import debian
 import mounts
 import namespaces
 import network
+import tracing
 from cases import native
 from report import Skip, check, shorten
 
@@ -101,6 +102,10 @@ SYSTEM_CALLS = [
     tool("mounting inside", "mounts", change=mounts.administrator),
     tool("namespaces inside", "namespaces", change=namespaces.administrator),
     tool("seccomp filters", "seccomp", change=own_filters),
+    tool("rights of programs", "privileges", "/", "/mnt", "/tmp", change=calls.with_rights, readonly=False),
+    tool("memory as a file", "memfile"),
+    tool("signals of readiness", "sigio"),
+    tool("tracing", "tracing", change=tracing.privileged),
 ]
 DEBIAN = [
     Program("bash", ["bash", "-c", BASH]),

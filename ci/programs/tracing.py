@@ -84,7 +84,7 @@ def cases():
     yield Case("strace of its own signals", same("strace -o /tmp/log -e trace=kill,rt_sigreturn sh -c 'trap \"echo got\" USR1; kill -USR1 $$; echo after'; "
                                                   "grep -c SIGUSR1 /tmp/log; grep -o 'si_code=[A-Z_]*' /tmp/log; tail -1 /tmp/log"))
     yield Case("strace -c", same("for i in $(seq 20); do strace -c -o /tmp/log true || exit 1; done; awk '$NF == \"execve\" {print $NF, $4}' /tmp/log; echo counted all calls"))
-    yield Case("strace -p", same("sleep 100 & p=$!; strace -o /tmp/log -p $p 2>/dev/null & s=$!; sleep 2; kill $s; wait $s; "
+    yield Case("strace -p", same("sleep 100 & p=$!; sleep 1; strace -o /tmp/log -p $p 2>/dev/null & s=$!; sleep 2; kill $s; wait $s; "
                                  "kill -0 $p && echo still there and well; wc -l </tmp/log"))
     yield Case("gdb: break, run, bt, continue", same(
         PROGRAM + "gdb -q -batch -ex 'break main' -ex run -ex bt -ex 'break depth if n == 0' -ex continue -ex bt -ex 'print n' -ex stepi "

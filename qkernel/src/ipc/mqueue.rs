@@ -53,14 +53,6 @@ impl Queues {
     pub fn list(&self) -> Vec<(Vec<u8>, u64)> {
         self.0.lock().iter().map(|(n, q)| (n.clone(), q.ino)).collect()
     }
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.lock().len()
-    }
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
     /// Makes a queue of a new name; `size` is `mq_maxmsg` and `mq_msgsize`.
     ///
     /// # Errors
