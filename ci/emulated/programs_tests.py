@@ -80,6 +80,8 @@ class Program:
     change: Callable = None
     readonly: bool = True
     threads_too: bool = False
+    # Of one architecture only; none: of all.
+    arch: str = None
 
 
 def tool(name, source, *args, flags=(), **settings):
@@ -105,7 +107,7 @@ SYSTEM_CALLS = [
     tool("rights of programs", "privileges", "/", "/mnt", "/tmp", change=calls.with_rights, readonly=False),
     tool("memory as a file", "memfile"),
     tool("signals of readiness", "sigio"),
-    tool("tracing", "tracing", change=tracing.privileged),
+    tool("tracing", "tracing", change=tracing.privileged, arch="x86_64"),
 ]
 DEBIAN = [
     Program("bash", ["bash", "-c", BASH]),
@@ -143,7 +145,8 @@ def judge(linux, result):
 
 def run(machine, stage, chosen):
     """Runs a list of programs, first under runc and then under Quark, in as few boots as hangs allow."""
-    programs = {f"p{n:02}": p for n, p in enumerate(chosen) if machine.report.wanted(f"{stage}/{p.name}")}
+    here = [p for p in chosen if p.arch in (None, machine.arch)]
+    programs = {f"p{n:02}": p for n, p in enumerate(here) if machine.report.wanted(f"{stage}/{p.name}")}
     if not programs:
         return
     try:
