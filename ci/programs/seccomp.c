@@ -218,7 +218,6 @@ static void many(void) {
   printf("  limited %d, then %s\n", n > 2 && n < 10, strerror(errno));
 }
 
-#define TEST(f) {#f, f}
 /* Makes the call a task is stopped before another one. */
 static void redirect(pid_t p, int number) {
 #ifdef __aarch64__
@@ -271,17 +270,18 @@ static void stops(void) {
     _exit(0);
   }
   waitpid(p, &status, 0);
-  for (int i = 0; i < 4; i++) {
+  for (int i = 0; i < 3; i++) {
     unsigned long message = 99;
     ptrace(PTRACE_SYSCALL, p, 0, 0);
     waitpid(p, &status, 0);
     ptrace(PTRACE_GETEVENTMSG, p, 0, &message);
     printf("  stop %x message %lu\n", status >> 8, message);
   }
-  ptrace(PTRACE_KILL, p, 0, 0);
+  ptrace(PTRACE_CONT, p, 0, 0);
   waitpid(p, &status, 0);
 }
 
+#define TEST(f) {#f, f}
 static const struct { const char *name; void (*run)(void); } tests[] = {
     TEST(errno_action), TEST(arguments), TEST(trap), TEST(trap_unhandled), TEST(kill_process), TEST(kill_only_thread), TEST(kill_thread),
     TEST(trace_and_log), TEST(strict), TEST(strict_exit), TEST(inherited), TEST(unprivileged), TEST(tsync), TEST(tsync_diverged),

@@ -328,8 +328,7 @@ fn open_tmpfile(
         mount: dir.mount.clone(),
         dentry,
     };
-    let kept = flags & !OPEN_ONLY | flags & O_EXCL;
-    let file = File::new(ops, Some(path), kept);
+    let file = File::new(ops, Some(path), flags & !OPEN_ONLY);
     hold_text(&file)?;
     Ok(file)
 }

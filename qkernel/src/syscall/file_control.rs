@@ -54,7 +54,7 @@ fn sys_fcntl(c: &mut Ctx<'_>, fd: Fd, cmd: u32, arg: u64) -> SysResult {
             c.task.files().set_close_on_exec(fd, arg & 1 != 0)?;
             Ok(0)
         }
-        g::F_GETFL => Ok(u64::from(f.flags() & !(g::O_CLOEXEC | g::O_EXCL))),
+        g::F_GETFL => Ok(u64::from(f.flags() & !g::O_CLOEXEC)),
         g::F_SETFL => set_flags(c, &f, fd, arg as u32),
         g::F_GETLK | g::F_OFD_GETLK => get_lock(c, &f, cmd == g::F_OFD_GETLK, arg),
         g::F_SETLK | g::F_SETLKW | g::F_OFD_SETLK | g::F_OFD_SETLKW => {
