@@ -32,6 +32,9 @@ fn get32(buf: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(b)
 }
 
+/// Linux does not look whether a frame fits on the alternate stack here. Source: `get_sigframe` in `arch/arm64/kernel/signal.c`.
+pub const GUARDS_ALT_STACK: bool = false;
+
 /// Pushes a frame for `d` and points `ctx` at the handler.
 ///
 /// # Errors

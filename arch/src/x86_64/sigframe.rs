@@ -48,6 +48,9 @@ fn gregs(c: &UserContext) -> [u64; 18] {
     ]
 }
 
+/// Linux writes no frame below the alternate stack here. Source: `get_sigframe` in `arch/x86/kernel/signal.c`.
+pub const GUARDS_ALT_STACK: bool = true;
+
 /// Pushes a frame for `d` and points `ctx` at the handler. `on_alt_stack`: `stack_top` is the top of the alternate
 /// stack, so no red zone is skipped.
 ///

@@ -297,7 +297,11 @@ fn run_handler(ctx: &mut Ctx<'_>, info: &SigInfo, action: &SigAction) -> Result<
         trap: (if info.signo == signo::SIGSEGV { 14 } else { 0 }, 0),
     };
     let mut memory = FrameMemory {
-        lowest: if use_alt || on_alt { alt.0 } else { 0 },
+        lowest: if sigframe::GUARDS_ALT_STACK && (use_alt || on_alt) {
+            alt.0
+        } else {
+            0
+        },
     };
     sigframe::push(ctx.regs, &fp, &delivery, use_alt, &mut memory)?;
     let mut s = ctx.task.signals.lock();
