@@ -7,10 +7,11 @@ use crate::fs::tty::{Tty, console, job};
 use crate::fs::walk::Flags;
 use crate::fs::{hostio, mount};
 use crate::loader::exec;
+use crate::ns::pid::{self, INIT};
 use crate::seccomp::Mode;
 use crate::seccomp::filter::{Chain, Filter};
 use crate::signal::info::code;
-use crate::signal::send::{INIT, from_host, kill_group};
+use crate::signal::send::{from_host, kill_group};
 use crate::signal::{SigInfo, signo};
 use crate::task::clone::{Parts, default_handlers, make_process, make_task, run};
 use crate::task::creds::Creds;
@@ -276,20 +277,14 @@ fn try_start(container: &Arc<Container>, id: ExecId, spec: &ProcessSpec) -> Resu
     }
     let umask = if spec.umask == u32::MAX { 0o022 } else { spec.umask };
     let fs = FsContext::new(container.root.clone(), container.root.clone(), umask);
-    let pid = match id {
-        ExecId::INIT => table::allocate_init(),
-        _ => table::allocate_id(),
-    };
-    let pid = pid.map_err(|e| Failure(e, String::from("the container's pids limit is reached")))?;
-    let session = Arc::new(Session {
-        sid: pid,
-        tty: SpinLock::new(None),
-    });
+    let pid = table::allocate(pid::root(), id == ExecId::INIT)
+        .map_err(|e| Failure(e, String::from("the container's pids limit is reached")))?;
+    let session = Session::new(&pid);
     let parent = None;
     let process = make_process(
-        pid,
+        pid.clone(),
         parent,
-        pid,
+        pid.clone(),
         Some(session.clone()),
         default_handlers(),
         rlimits_of(spec),
@@ -332,7 +327,7 @@ fn try_start(container: &Arc<Container>, id: ExecId, spec: &ProcessSpec) -> Resu
     if let Err(e) = started {
         process.tasks.lock().clear();
         table::remove_task(&task);
-        table::remove_process(pid);
+        table::remove_process(process.pid);
         return Err(Failure(
             e,
             format!("no host process can be started for the container: {e}"),

@@ -135,18 +135,22 @@ fn cpu_stat() -> Shown {
 
 fn processes() -> Shown {
     let mut t = Text::new();
+    // Who is not to be seen from the reader's pid namespace shows as 0.
+    let ns = crate::ns::pid::current();
     for p in table::processes() {
-        put!(t, "{}\n", p.pid);
+        put!(t, "{}\n", p.numbers.shown(&ns));
     }
     Ok(t.finish())
 }
 
 fn threads() -> Shown {
     let mut t = Text::new();
+    // Who is not to be seen from the reader's pid namespace shows as 0.
+    let ns = crate::ns::pid::current();
     for p in table::processes() {
         let tasks = p.tasks.lock().clone();
         for task in tasks {
-            put!(t, "{}\n", task.tid());
+            put!(t, "{}\n", task.tid_in(&ns));
         }
     }
     Ok(t.finish())

@@ -1,7 +1,8 @@
-//! PI futexes: the word holds the owner's thread id, the kernel hands the lock on. There are no real-time priorities here,
+//! PI futexes: the word holds the owner's thread id as the owner knows it, the kernel hands the lock on. There are no real-time priorities here,
 //! so there is nothing to inherit; order is first come, first served. Source: `futex(2)`, FUTEX_LOCK_PI.
 
 use super::futex::{Key, MATCH_ANY, NotWoken, Waiter, bucket, move_to_lock, wait_as};
+use crate::ns::pid;
 use crate::sched::wait::WaitError;
 use crate::task::table;
 use alloc::sync::Arc;
@@ -44,7 +45,7 @@ pub fn lock(key: Key, addr: u64, tid: u32, deadline_ns: Option<u64>, wait: bool)
         if !wait {
             return Err(Errno::EAGAIN);
         }
-        if table::task(owner).is_none() {
+        if table::task_in(&pid::current(), owner).is_none() {
             // It may have ended between the load and the look.
             if load_u32(addr)? == v {
                 return Err(Errno::ESRCH);

@@ -25,7 +25,7 @@ pub(super) fn walk(task: &Task) {
     }
     let Some(mm) = task.mm() else { return };
     // A list that cannot be read is the app's loss.
-    let _ = walk_list(&mm, task.tid(), head);
+    let _ = walk_list(&mm, task.own_tid(), head);
 }
 
 fn walk_list(mm: &Arc<Mm>, tid: u32, head: u64) -> Result<(), Errno> {

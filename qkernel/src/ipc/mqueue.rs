@@ -4,6 +4,7 @@ use crate::fs::anon;
 use crate::fs::file::{File, FileOps, PollSource};
 use crate::fs::inode::{Attr, FileType, SetAttr, Stat};
 use crate::fs::pseudo::Meta;
+use crate::ns::pid;
 use crate::sched::wait::{Events, WaitError, WaitQueue, wait_until};
 use crate::signal::info::{Fields, SigInfo};
 use crate::task::Process;
@@ -246,10 +247,13 @@ impl PosixQueue {
         let notify = s
             .notify
             .as_ref()
-            .and_then(|n| Some((n.process.upgrade()?.pid, n.signo)));
-        let (pid, signo) = notify.unwrap_or((0, 0));
+            .and_then(|n| Some((n.process.upgrade()?, n.signo)));
+        let pid = notify
+            .as_ref()
+            .map_or(0, |(p, _)| p.numbers.shown(&pid::current()));
+        let signo = notify.as_ref().map_or(0, |(_, s)| *s);
         // A notification without a signal is SIGEV_NONE, which is 1; SIGEV_SIGNAL is 0.
-        let how = u32::from(pid != 0 && signo == 0);
+        let how = u32::from(notify.is_some() && signo == 0);
         format!("QSIZE:{bytes:<10} NOTIFY:{how:<5} SIGNO:{signo:<5} NOTIFY_PID:{pid:<6}\n")
     }
     /// Messages in it.

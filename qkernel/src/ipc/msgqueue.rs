@@ -1,6 +1,7 @@
 //! System V message queues. Source: `msgop(2)`, Linux `ipc/msg.c`.
 
 use super::sysv::{Perm, now_s};
+use crate::ns::pid::Pid;
 use crate::sched::wait::{Events, WaitQueue, wait_until};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -38,7 +39,7 @@ pub struct QueueState {
     /// Most bytes allowed.
     pub max_bytes: usize,
     /// Last sender and receiver.
-    pub last_pids: (u32, u32),
+    pub last_pids: (Pid, Pid),
     /// Last send, receive, change, s.
     pub times: (u64, u64, u64),
     /// It was removed.
@@ -81,7 +82,7 @@ impl MsgQueue {
                 messages: VecDeque::new(),
                 bytes: 0,
                 max_bytes: MAX_BYTES,
-                last_pids: (0, 0),
+                last_pids: <(Pid, Pid)>::default(),
                 times: (0, 0, now_s()),
                 removed: false,
             }),
@@ -105,7 +106,7 @@ impl MsgQueue {
     ///
     /// # Errors
     /// EAGAIN without waiting, EIDRM, EINTR.
-    pub fn send(&self, m: Message, pid: u32, wait: bool) -> Result<(), Errno> {
+    pub fn send(&self, m: Message, pid: &Pid, wait: bool) -> Result<(), Errno> {
         let mut m = Some(m);
         let mut put = || {
             let mut s = self.state.lock();
@@ -121,7 +122,7 @@ impl MsgQueue {
                 s.bytes += len;
                 s.messages.push_back(m);
             }
-            s.last_pids.0 = pid;
+            s.last_pids.0 = pid.clone();
             s.times.0 = now_s();
             Some(Ok(()))
         };
@@ -138,7 +139,7 @@ impl MsgQueue {
     ///
     /// # Errors
     /// ENOMSG without waiting, E2BIG, EIDRM, EINTR.
-    pub fn receive(&self, kind: i64, room: usize, flags: u32, pid: u32) -> Result<Message, Errno> {
+    pub fn receive(&self, kind: i64, room: usize, flags: u32, pid: &Pid) -> Result<Message, Errno> {
         let wait = flags & super::sysv::NOWAIT == 0;
         let take = || {
             let mut s = self.state.lock();
@@ -154,7 +155,7 @@ impl MsgQueue {
             }
             let m = s.messages.remove(at)?;
             s.bytes -= m.text.len();
-            s.last_pids.1 = pid;
+            s.last_pids.1 = pid.clone();
             s.times.1 = now_s();
             Some(Ok(m))
         };
@@ -185,10 +186,10 @@ mod tests {
     fn types_choose() {
         let q = MsgQueue::new(1, Perm::default());
         for (k, t) in [(3, b"c"), (1, b"a"), (2, b"b"), (1, b"d")] {
-            q.send(message(k, t), 1, false).unwrap();
+            q.send(message(k, t), &Pid::default(), false).unwrap();
         }
         let now = super::super::sysv::NOWAIT;
-        let get = |kind, flags| q.receive(kind, 10, flags | now, 1).map(|m| m.text);
+        let get = |kind, flags| q.receive(kind, 10, flags | now, &Pid::default()).map(|m| m.text);
         assert_eq!(get(1, 0), Ok(vec![b'a']));
         assert_eq!(get(-2, 0), Ok(vec![b'd']));
         assert_eq!(get(3, EXCEPT), Ok(vec![b'b']));
@@ -201,12 +202,18 @@ mod tests {
     #[test]
     fn lengths_and_limits() {
         let q = MsgQueue::new(1, Perm::default());
-        q.send(message(1, &[0; 8000]), 1, false).unwrap();
-        q.send(message(1, &[0; 8000]), 1, false).unwrap();
-        assert_eq!(q.send(message(1, &[0; 8000]), 1, false), Err(Errno::EAGAIN));
-        assert_eq!(q.receive(0, 10, 0, 1), Err(Errno::E2BIG));
-        assert_eq!(q.receive(0, 10, NOERROR, 1).map(|m| m.text.len()), Ok(10));
+        q.send(message(1, &[0; 8000]), &Pid::default(), false).unwrap();
+        q.send(message(1, &[0; 8000]), &Pid::default(), false).unwrap();
+        assert_eq!(
+            q.send(message(1, &[0; 8000]), &Pid::default(), false),
+            Err(Errno::EAGAIN)
+        );
+        assert_eq!(q.receive(0, 10, 0, &Pid::default()), Err(Errno::E2BIG));
+        assert_eq!(
+            q.receive(0, 10, NOERROR, &Pid::default()).map(|m| m.text.len()),
+            Ok(10)
+        );
         q.remove();
-        assert_eq!(q.receive(0, 10, 0, 1), Err(Errno::EIDRM));
+        assert_eq!(q.receive(0, 10, 0, &Pid::default()), Err(Errno::EIDRM));
     }
 }

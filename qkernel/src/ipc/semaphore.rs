@@ -2,6 +2,7 @@
 
 use super::sysv::{Perm, now_s};
 use crate::ns::ipc::IpcNs;
+use crate::ns::pid::Pid;
 use crate::sched::wait::{Events, WaitError, WaitQueue, wait_until};
 use crate::task::Process;
 use alloc::collections::BTreeMap;
@@ -21,12 +22,12 @@ pub const MAX_OPS: usize = 500;
 pub const UNDO: u16 = 0x1000;
 
 /// One semaphore.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Semaphore {
     /// Value.
     pub value: i32,
     /// Process that changed it last.
-    pub pid: u32,
+    pub pid: Pid,
     /// Waiters for it to grow.
     pub growing: u32,
     /// Waiters for zero.
@@ -76,7 +77,7 @@ pub type Undo = SpinLock<BTreeMap<(u64, u32, u32), i32>>;
 #[derive(Clone, Copy)]
 pub struct Actor<'a> {
     /// Process.
-    pub pid: u32,
+    pub pid: &'a Pid,
     /// Its undo list.
     pub undo: &'a Undo,
 }
@@ -147,7 +148,7 @@ impl SemSet {
         for (i, v) in &values {
             let sem = &mut s.sems[usize::from(*i)];
             sem.value = *v;
-            sem.pid = actor.pid;
+            sem.pid = actor.pid.clone();
         }
         if ops.iter().any(|o| o.flags & UNDO != 0) {
             let mut undo = actor.undo.lock();
@@ -228,7 +229,7 @@ impl SemSet {
 /// Undoes what a process did with SEM_UNDO in a namespace, when it ends or leaves it.
 pub fn exit_process(process: &Process, ipc: &IpcNs) {
     let actor = Actor {
-        pid: process.pid,
+        pid: &process.numbers,
         undo: &process.sem_undo,
     };
     run_undo(actor, ipc);
@@ -249,7 +250,7 @@ fn run_undo(actor: Actor<'_>, ipc: &IpcNs) {
             let mut s = set.state.lock();
             if let Some(sem) = s.sems.get_mut(index as usize) {
                 sem.value = (sem.value + by).clamp(0, MAX_VALUE);
-                sem.pid = actor.pid;
+                sem.pid = actor.pid.clone();
             }
             s.otime = now_s();
         }
@@ -281,7 +282,8 @@ mod tests {
         s.state.lock().sems.iter().map(|s| s.value).collect()
     }
     fn actor(undo: &Undo) -> Actor<'_> {
-        Actor { pid: 9, undo }
+        const NOBODY: &Pid = &Pid::NONE;
+        Actor { pid: NOBODY, undo }
     }
 
     #[test]

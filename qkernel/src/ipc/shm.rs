@@ -4,6 +4,7 @@
 //! no bookkeeping; a segment marked for removal goes when somebody next looks.
 
 use super::sysv::{Perm, now_s};
+use crate::ns::pid::Pid;
 use alloc::sync::Arc;
 use hal::host::{self, HostFile};
 use hal::sync::SpinLock;
@@ -14,7 +15,7 @@ pub struct SegmentState {
     /// Owner and mode.
     pub perm: Perm,
     /// Maker, and process of the last attach or detach.
-    pub pids: (u32, u32),
+    pub pids: (Pid, Pid),
     /// Last attach, detach, change, s.
     pub times: (u64, u64, u64),
     /// IPC_RMID was asked for; it goes with the last attachment.
@@ -40,7 +41,7 @@ impl Segment {
     ///
     /// # Errors
     /// ENOMEM.
-    pub fn new(id: i32, perm: Perm, size: u64, pid: u32) -> Result<Self, Errno> {
+    pub fn new(id: i32, perm: Perm, size: u64, pid: Pid) -> Result<Self, Errno> {
         let memory = host::mem_file(b"SYSV")?;
         let pages = size
             .checked_next_multiple_of(qlib::PAGE_SIZE)
@@ -52,7 +53,7 @@ impl Segment {
             memory: Arc::new(memory),
             state: SpinLock::new(SegmentState {
                 perm,
-                pids: (pid, 0),
+                pids: (pid, Pid::default()),
                 times: (0, 0, now_s()),
                 doomed: false,
                 locked: false,

@@ -123,7 +123,7 @@ pub fn deliver(
     }
     if let Some(c) = control.cred {
         let mut data = [0u8; 12];
-        data[..4].copy_from_slice(&c.pid.to_ne_bytes());
+        data[..4].copy_from_slice(&c.pid.shown(task.pid_ns()).to_ne_bytes());
         let (uid, gid) = crate::ns::shown_owner(c.uid, c.gid);
         data[4..8].copy_from_slice(&uid.to_ne_bytes());
         data[8..].copy_from_slice(&gid.to_ne_bytes());

@@ -47,7 +47,7 @@ impl SocketProvider for DiagProvider {
         if !matches!(k, kind::RAW | kind::DGRAM) {
             return Err(Errno::ESOCKTNOSUPPORT);
         }
-        let port = crate::task::current().map_or(0, |t| t.process.pid);
+        let port = crate::task::current().map_or(0, |t| t.process.own_pid());
         Ok(Arc::new(DiagSocket {
             kind: k,
             port,

@@ -14,6 +14,7 @@ pub mod unix;
 pub use file::SocketFile;
 
 use crate::fs::file::{File, PollSource};
+use crate::ns::pid::Pid;
 use crate::sched::wait::{Events, WaitError};
 use crate::syscall::Ctx;
 use crate::task::creds::Creds;
@@ -86,10 +87,10 @@ impl Patience {
 }
 
 /// Who sent a message or is at the other end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerCred {
     /// Process.
-    pub pid: u32,
+    pub pid: Pid,
     /// User.
     pub uid: u32,
     /// Group.

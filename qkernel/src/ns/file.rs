@@ -91,11 +91,15 @@ impl FileOps for NsFile {
         const GET_OWNER_UID: u32 = 0xb704;
         match request {
             GET_NSTYPE => Ok(self.0.flag()),
-            GET_USERNS => give(ctx, self.0.owner(), matches!(&self.0, Any::User(None))),
+            GET_USERNS if matches!(&self.0, Any::User(None)) => Err(Errno::EPERM),
+            GET_USERNS => give_user(ctx, self.0.owner()),
             GET_PARENT => match &self.0 {
                 Any::User(None) => Err(Errno::EPERM),
-                Any::User(Some(n)) => give(ctx, n.parent.clone(), false),
-                Any::Only("pid", ..) => Err(Errno::EPERM),
+                Any::User(Some(n)) => give_user(ctx, n.parent.clone()),
+                Any::Pid(n) => match &n.parent {
+                    Some(p) if p.is_within(ctx.task.pid_ns()) => give(ctx, Any::Pid(p.clone())),
+                    _ => Err(Errno::EPERM),
+                },
                 _ => Err(Errno::EINVAL),
             },
             GET_OWNER_UID => match &self.0 {
@@ -113,8 +117,7 @@ impl FileOps for NsFile {
 }
 
 /// Opens a user namespace for the caller, who must be in it or above it.
-fn give(ctx: &Ctx<'_>, ns: UserRef, hidden: bool) -> Result<u64, Errno> {
-    const RLIMIT_NOFILE: usize = 7;
+fn give_user(ctx: &Ctx<'_>, ns: UserRef) -> Result<u64, Errno> {
     let own = ctx.task.creds().user.clone();
     let mut above = ns.clone();
     while !super::user::same(&above, &own) {
@@ -124,11 +127,14 @@ fn give(ctx: &Ctx<'_>, ns: UserRef, hidden: bool) -> Result<u64, Errno> {
             None => return Err(Errno::EPERM),
         };
     }
-    if hidden {
-        return Err(Errno::EPERM);
-    }
-    let place = place(Any::User(ns.clone()));
-    let file = File::new(Arc::new(NsFile(Any::User(ns))), Some(place), 0);
+    give(ctx, Any::User(ns))
+}
+
+/// Opens a namespace for the caller.
+fn give(ctx: &Ctx<'_>, ns: Any) -> Result<u64, Errno> {
+    const RLIMIT_NOFILE: usize = 7;
+    let place = place(ns.clone());
+    let file = File::new(Arc::new(NsFile(ns)), Some(place), 0);
     let limit = ctx.task.process.rlimits.lock()[RLIMIT_NOFILE].0;
     ctx.task
         .files()

@@ -4,6 +4,7 @@
 pub mod file;
 pub mod ipc;
 pub mod mnt;
+pub mod pid;
 pub mod user;
 pub mod uts;
 
@@ -16,6 +17,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use hal::sync::Once;
 use ipc::IpcNs;
 use mnt::MntNs;
+use pid::PidNs;
 use qlib::Errno;
 use user::UserRef;
 use uts::UtsNs;
@@ -33,7 +35,7 @@ pub mod new {
     pub const NET: u64 = 0x4000_0000;
     pub const ALL: u64 = TIME | NS | CGROUP | UTS | IPC | USER | PID | NET;
     /// Kinds of which there is one only.
-    pub const ONE: u64 = TIME | PID | NET;
+    pub const ONE: u64 = TIME | NET;
 }
 
 /// Numbers of the first namespaces, as in Linux.
@@ -87,6 +89,8 @@ pub struct Namespaces {
     pub mnt: Arc<MntNs>,
     /// The cgroup root.
     pub cgroup: Arc<CgroupNs>,
+    /// Where its children get their process numbers; its own are from [`Task::pid_ns`].
+    pub pid: Arc<PidNs>,
 }
 
 /// The set the container starts with.
@@ -101,6 +105,7 @@ pub fn first() -> &'static Arc<Namespaces> {
                 id: Id(FIRST_CGROUP),
                 owner: None,
             }),
+            pid: pid::root().clone(),
         })
     })
 }
@@ -173,6 +178,12 @@ pub fn make(task: &Task, fs: &FsContext, flags: u64) -> Result<Fresh, Errno> {
             owner: owner.clone(),
         });
     }
+    if flags & new::PID != 0 {
+        if !Arc::ptr_eq(task.pid_ns(), &old.pid) {
+            return Err(Errno::EINVAL);
+        }
+        set.pid = PidNs::create(owner.clone(), &old.pid)?;
+    }
     if flags & new::NS != 0 {
         set.mnt = copy_mounts(&old, fs, owner)?;
     }
@@ -221,6 +232,7 @@ pub enum Any {
     Mnt(Arc<MntNs>),
     Cgroup(Arc<CgroupNs>),
     User(UserRef),
+    Pid(Arc<PidNs>),
     /// The only one of its kind: name and number.
     Only(&'static str, u64, u64),
 }
@@ -234,6 +246,7 @@ impl Any {
             Self::Mnt(_) => "mnt",
             Self::Cgroup(_) => "cgroup",
             Self::User(_) => "user",
+            Self::Pid(_) => "pid",
             Self::Only(name, ..) => name,
         }
     }
@@ -245,6 +258,7 @@ impl Any {
             Self::Mnt(n) => n.id.0,
             Self::Cgroup(n) => n.id.0,
             Self::User(n) => user::id_of(n),
+            Self::Pid(n) => n.id.0,
             Self::Only(_, ino, _) => *ino,
         }
     }
@@ -256,6 +270,7 @@ impl Any {
             Self::Mnt(_) => new::NS,
             Self::Cgroup(_) => new::CGROUP,
             Self::User(_) => new::USER,
+            Self::Pid(_) => new::PID,
             Self::Only(_, _, flag) => *flag,
         }
     }
@@ -267,6 +282,7 @@ impl Any {
             Self::Mnt(n) => n.owner.clone(),
             Self::Cgroup(n) => n.owner.clone(),
             Self::User(n) => n.as_ref().and_then(|n| n.parent.clone()),
+            Self::Pid(n) => n.owner.clone(),
             Self::Only(..) => None,
         }
     }
@@ -279,7 +295,7 @@ impl Any {
             Self::Ipc(set.ipc.clone()),
             Self::Cgroup(set.cgroup.clone()),
             Self::Mnt(set.mnt.clone()),
-            Self::Only("pid", FIRST_PID, new::PID),
+            Self::Pid(task.pid_ns().clone()),
             Self::Only("net", FIRST_NET, new::NET),
             Self::Only("time", FIRST_TIME, new::TIME),
         ];
@@ -325,6 +341,8 @@ pub fn enter(task: &Arc<Task>, into: &[Any]) -> Result<(), Errno> {
             Any::Uts(n) => set.uts = n.clone(),
             Any::Ipc(n) => set.ipc = n.clone(),
             Any::Cgroup(n) => set.cgroup = n.clone(),
+            Any::Pid(n) if !n.is_within(task.pid_ns()) => return Err(Errno::EINVAL),
+            Any::Pid(n) => set.pid = n.clone(),
             Any::Mnt(n) => {
                 if !creds.has(cap::SYS_CHROOT) {
                     return Err(Errno::EPERM);

@@ -236,7 +236,7 @@ pub fn add(task: &Arc<Task>, filter: Filter, whole_process: bool) -> Result<(), 
                 Mode::Filter(c) => old.as_ref().is_some_and(|o| o.begins_with(c)),
             };
             if !fits {
-                return Err(Refusal::Thread(t.tid()));
+                return Err(Refusal::Thread(t.own_tid()));
             }
         }
         let bound = task.creds().no_new_privs;

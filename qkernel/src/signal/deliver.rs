@@ -130,14 +130,14 @@ fn run_default(ctx: &mut Ctx<'_>, info: &SigInfo) -> bool {
     match default_action(sig) {
         DefaultAction::Ignore | DefaultAction::Continue => true,
         DefaultAction::Stop => {
-            if sig != signo::SIGSTOP && is_orphaned(&task.process) {
+            if sig != signo::SIGSTOP && (task.process.is_init() || is_orphaned(&task.process)) {
                 return true;
             }
             stop(ctx, sig);
             true
         }
         DefaultAction::Terminate | DefaultAction::Core => {
-            if task.process.pid == super::send::INIT && info.code != code::SI_KERNEL && info.code <= 0 {
+            if task.process.is_init() && info.code != code::SI_KERNEL && info.code <= 0 {
                 return true;
             }
             kill_group(&task.process, sig as i32);

@@ -12,9 +12,6 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use qlib::Errno;
 
-/// Pid of the container's init.
-pub const INIT: u32 = 1;
-
 const STOPS: SigSet = SigSet::of(signo::SIGSTOP)
     .with(signo::SIGTSTP)
     .with(signo::SIGTTIN)
@@ -102,6 +99,30 @@ pub fn kill_group(p: &Process, status: i32) {
     }
 }
 
+/// Ends a process by SIGKILL, whoever it is.
+pub fn slay(p: &Arc<Process>) {
+    // A stopped task must know that it is to die before it wakes, and nobody hears of a continuation.
+    kill_group(p, signo::SIGKILL as i32);
+    *p.stop.lock() = (StopState::Running, false, false);
+}
+
+/// Whether the calling task is in a pid namespace above the process's, so that it has no number for it.
+fn from_above(p: &Process) -> bool {
+    let ns = p.pid_ns();
+    !ns.is_root() && crate::task::current().is_some_and(|t| t.process.numbers.shown(ns) == 0)
+}
+
+/// What the process is told: the numbers of others as it knows them.
+fn as_seen_by(p: &Process, mut info: SigInfo, above: bool) -> SigInfo {
+    match &mut info.fields {
+        Fields::Sender { pid, .. } | Fields::Child { pid, .. } => *pid = p.pid_ns().shown(*pid),
+        // Where `si_pid` is in what an app made up.
+        Fields::Raw(bytes) if above => bytes[4..8].fill(0),
+        _ => {}
+    }
+    info
+}
+
 fn send(p: &Arc<Process>, only: Option<&Arc<Task>>, info: SigInfo, outside: bool) -> Sent {
     let sig = info.signo;
     let action = {
@@ -109,8 +130,10 @@ fn send(p: &Arc<Process>, only: Option<&Arc<Task>>, info: SigInfo, outside: bool
         let actions = handlers.actions.lock();
         actions[sig as usize - 1]
     };
-    let forced = outside && (sig == signo::SIGKILL || sig == signo::SIGSTOP);
-    let unkillable = p.pid == INIT && !forced;
+    let above = from_above(p);
+    let info = as_seen_by(p, info, above);
+    let forced = (outside || above) && (sig == signo::SIGKILL || sig == signo::SIGSTOP);
+    let unkillable = p.is_init() && !forced;
     if STOPS.has(sig) {
         discard(p, SigSet::of(signo::SIGCONT));
     } else if sig == signo::SIGCONT {
@@ -119,9 +142,7 @@ fn send(p: &Arc<Process>, only: Option<&Arc<Task>>, info: SigInfo, outside: bool
     }
     if sig == signo::SIGKILL {
         if !unkillable {
-            // A stopped task must know that it is to die before it wakes, and nobody hears of a continuation.
-            kill_group(p, signo::SIGKILL as i32);
-            *p.stop.lock() = (StopState::Running, false, false);
+            slay(p);
         }
         return Sent::Taken;
     }

@@ -301,7 +301,9 @@ fn sys_capget(ctx: &mut Ctx<'_>, header: u64, data: u64) -> SysResult {
     let creds = if pid == 0 {
         ctx.task.creds()
     } else {
-        table::task(pid as u32).ok_or(Errno::ESRCH)?.creds()
+        table::task_in(ctx.task.pid_ns(), pid as u32)
+            .ok_or(Errno::ESRCH)?
+            .creds()
     };
     if data == 0 {
         return Ok(0);
@@ -319,7 +321,7 @@ fn sys_capget(ctx: &mut Ctx<'_>, header: u64, data: u64) -> SysResult {
 
 fn sys_capset(ctx: &mut Ctx<'_>, header: u64, data: u64) -> SysResult {
     let (version, pid) = cap_header(header)?;
-    if pid != 0 && pid as u32 != ctx.task.tid() {
+    if pid != 0 && pid as u32 != ctx.task.own_tid() {
         return Err(Errno::EPERM);
     }
     let input = UserPtr::<u32>::new(data);

@@ -9,6 +9,7 @@ use crate::fs::inode::FileType;
 use crate::fs::locks::{self, Kind, Owner, Range};
 use crate::fs::sigio::{self, Target};
 use crate::fs::{open::FASYNC, pipe};
+use crate::ns::pid;
 use crate::rows;
 use crate::task::creds::cap;
 use alloc::sync::Arc;
@@ -74,9 +75,9 @@ fn sys_fcntl(c: &mut Ctx<'_>, fd: Fd, cmd: u32, arg: u64) -> SysResult {
             let who = who as u32;
             let target = match kind as u32 {
                 g::F_OWNER_TID | g::F_OWNER_PID | g::F_OWNER_PGRP if who == 0 => Target::Nobody,
-                g::F_OWNER_TID => Target::Thread(who),
-                g::F_OWNER_PID => Target::Process(who),
-                g::F_OWNER_PGRP => Target::Group(who),
+                g::F_OWNER_TID => Target::Thread(named(c, who)?),
+                g::F_OWNER_PID => Target::Process(named(c, who)?),
+                g::F_OWNER_PGRP => Target::Group(named(c, who)?),
                 _ => return Err(Errno::EINVAL),
             };
             set_owner(c, &f, fd, target)
@@ -160,7 +161,7 @@ fn owner(f: &File) -> (u32, u32) {
         Target::Process(n) => (g::F_OWNER_PID, n),
         Target::Group(n) => (g::F_OWNER_PGRP, n),
     };
-    (kind, if target.exists() { who } else { 0 })
+    (kind, if target.exists() { pid::shown(who) } else { 0 })
 }
 
 /// The same as one number, a group's negative.
@@ -171,12 +172,17 @@ fn owner_number(f: &File) -> i32 {
     }
 }
 
+/// The number in the root namespace of whom the caller names.
+fn named(c: &Ctx<'_>, number: u32) -> SysResult<u32> {
+    c.task.pid_ns().kernel(number).ok_or(Errno::ESRCH)
+}
+
 fn set_owner_number(c: &Ctx<'_>, f: &Arc<File>, fd: Fd, who: i32) -> SysResult {
     let target = match who {
         i32::MIN => return Err(Errno::EINVAL),
         0 => Target::Nobody,
-        n if n < 0 => Target::Group(n.unsigned_abs()),
-        n => Target::Process(n as u32),
+        n if n < 0 => Target::Group(named(c, n.unsigned_abs())?),
+        n => Target::Process(named(c, n as u32)?),
     };
     set_owner(c, f, fd, target)
 }
@@ -267,7 +273,11 @@ fn get_lock(c: &Ctx<'_>, f: &Arc<File>, description: bool, arg: u64) -> SysResul
             } else {
                 (range.last - range.start + 1) as _
             };
-            l.l_pid = pid;
+            l.l_pid = if pid > 0 {
+                pid::shown(pid as u32) as i32
+            } else {
+                pid
+            };
         }
     }
     p.write(&l)?;

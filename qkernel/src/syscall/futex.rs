@@ -110,16 +110,16 @@ fn sys_futex(c: &mut Ctx<'_>, a: Args) -> SysResult {
         }
         FUTEX_LOCK_PI => {
             let d = deadline(a.u64(3), false, true)?;
-            futex_pi::lock(key(addr)?, addr, c.task.tid(), d, true).map(|()| 0)
+            futex_pi::lock(key(addr)?, addr, c.task.own_tid(), d, true).map(|()| 0)
         }
         FUTEX_LOCK_PI2 => {
             let d = deadline(a.u64(3), false, realtime)?;
-            futex_pi::lock(key(addr)?, addr, c.task.tid(), d, true).map(|()| 0)
+            futex_pi::lock(key(addr)?, addr, c.task.own_tid(), d, true).map(|()| 0)
         }
         FUTEX_WAIT_REQUEUE_PI => {
             let d = deadline(a.u64(3), false, realtime)?;
             let (from, lock) = (key(addr)?, key(a.u64(4))?);
-            futex_pi::wait_requeue(from, addr, value, lock, c.task.tid(), d).map(|()| 0)
+            futex_pi::wait_requeue(from, addr, value, lock, c.task.own_tid(), d).map(|()| 0)
         }
         FUTEX_CMP_REQUEUE_PI => {
             let moves = a.i32(3);
@@ -132,8 +132,8 @@ fn sys_futex(c: &mut Ctx<'_>, a: Args) -> SysResult {
             }
             futex_pi::cmp_requeue(&from, &to, a.u64(4), moves as usize).map(|n| n as u64)
         }
-        FUTEX_TRYLOCK_PI => futex_pi::lock(key(addr)?, addr, c.task.tid(), None, false).map(|()| 0),
-        FUTEX_UNLOCK_PI => futex_pi::unlock(key(addr)?, addr, c.task.tid()).map(|()| 0),
+        FUTEX_TRYLOCK_PI => futex_pi::lock(key(addr)?, addr, c.task.own_tid(), None, false).map(|()| 0),
+        FUTEX_UNLOCK_PI => futex_pi::unlock(key(addr)?, addr, c.task.own_tid()).map(|()| 0),
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -267,7 +267,7 @@ fn sys_set_robust_list(c: &mut Ctx<'_>, a: Args) -> SysResult {
 fn sys_get_robust_list(c: &mut Ctx<'_>, a: Args) -> SysResult {
     let task = match a.u32(0) {
         0 => c.task.clone(),
-        tid => table::task(tid).ok_or(Errno::ESRCH)?,
+        tid => table::task_in(c.task.pid_ns(), tid).ok_or(Errno::ESRCH)?,
     };
     let (mine, theirs) = (c.task.creds(), task.creds());
     let same = mine.uid == theirs.uid && mine.gid == theirs.gid;

@@ -177,9 +177,10 @@ fn new_root(creds: &Creds, fstype: &[u8], source: &[u8], data: &[u8], flags: u64
         _ => return Err(Errno::ENODEV),
     };
     let set = ns::current();
-    // Whose namespace a file system shows must allow it. There is one pid and one net namespace, the container's.
+    // Whose namespace a file system shows must allow it. There is one net namespace, the container's.
     let owner = match kind {
-        MountKind::Proc | MountKind::Sysfs => None,
+        MountKind::Proc => ns::pid::current().owner.clone(),
+        MountKind::Sysfs => None,
         MountKind::Mqueue => set.ipc.owner.clone(),
         MountKind::Cgroup => set.cgroup.owner.clone(),
         _ => creds.user.clone(),

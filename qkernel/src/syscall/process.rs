@@ -16,13 +16,14 @@ use crate::trace;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
-use hal::sync::SpinLock;
 use hal::uapi::general::{clone_args, rusage};
 use hal::user::{UserCStr, UserPtr, copy_out};
 use qlib::Errno;
 
 /// Longest path, NUL included.
 const PATH_MAX: usize = 4096;
+/// A number that no process and no group has.
+const NOBODY: u32 = 0;
 /// Most strings of argv and envp together.
 const MAX_STRINGS: usize = 0x10_0000;
 
@@ -174,9 +175,9 @@ fn exec(
         argv.push(Vec::new());
     }
     let program = crate::loader::exec::prepare(ctx.task, file, path, argv, envp)?;
-    let before = ctx.task.tid();
+    let before = ctx.task.numbers.lock().clone();
     crate::loader::exec::run(ctx.task, ctx.regs, program)?;
-    trace::after_exec(ctx, before);
+    trace::after_exec(ctx, &before);
     Ok(0)
 }
 
@@ -209,12 +210,13 @@ fn sys_wait4(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     if options & !(NOHANG | STOPPED | CONTINUED | NOTHREAD | ALL | CLONE) != 0 {
         return Err(Errno::EINVAL);
     }
+    let kernel = |n: u32| ctx.task.pid_ns().kernel(n).unwrap_or(NOBODY);
     let who = match pid {
         i32::MIN => return Err(Errno::ESRCH),
         -1 => Who::Any,
         0 => Who::Group(ctx.task.process.family.lock().pgid),
-        p if p < 0 => Who::Group(p.unsigned_abs()),
-        p => Who::Pid(p as u32),
+        p if p < 0 => Who::Group(kernel(p.unsigned_abs())),
+        p => Who::Pid(kernel(p as u32)),
     };
     let Some(c) = wait::wait(ctx.task, who, options | EXITED)? else {
         return Ok(0);
@@ -236,11 +238,12 @@ fn sys_waitid(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     }
     let mut options = options;
     let mut nonblock = false;
+    let kernel = |n: u32| ctx.task.pid_ns().kernel(n).unwrap_or(NOBODY);
     let who = match kind {
         0 => Who::Any,
-        1 if id > 0 => Who::Pid(id as u32),
+        1 if id > 0 => Who::Pid(kernel(id as u32)),
         2 if id == 0 => Who::Group(ctx.task.process.family.lock().pgid),
-        2 if id > 0 => Who::Group(id as u32),
+        2 if id > 0 => Who::Group(kernel(id as u32)),
         3 => {
             let file = ctx.task.files().get(crate::fs::Fd(id))?;
             nonblock = file.nonblock();
@@ -282,15 +285,13 @@ fn sys_waitid(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
 }
 
 fn sys_getppid(ctx: &mut Ctx<'_>) -> SysResult {
-    let parent = ctx
-        .task
-        .process
-        .family
-        .lock()
-        .parent
-        .as_ref()
-        .and_then(|w| w.upgrade());
-    Ok(parent.map_or(0, |p| u64::from(p.pid)))
+    Ok(u64::from(ctx.task.process.parent_in(ctx.task.pid_ns())))
+}
+
+/// The process whose number, or the number of one of whose tasks, the caller knows.
+pub(super) fn by_number(ctx: &Ctx<'_>, number: u32) -> Option<Arc<Process>> {
+    let kernel = ctx.task.pid_ns().kernel(number)?;
+    table::process(kernel).or_else(|| table::task(kernel).map(|t| t.process.clone()))
 }
 
 /// The process `pid` names, 0 = the caller's.
@@ -298,9 +299,7 @@ fn find(ctx: &Ctx<'_>, pid: i32) -> SysResult<Arc<Process>> {
     match pid {
         0 => Ok(ctx.task.process.clone()),
         p if p < 0 => Err(Errno::ESRCH),
-        p => table::process(p as u32)
-            .or_else(|| table::task(p as u32).map(|t| t.process.clone()))
-            .ok_or(Errno::ESRCH),
+        p => by_number(ctx, p as u32).ok_or(Errno::ESRCH),
     }
 }
 
@@ -339,7 +338,10 @@ fn sys_setpgid(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     {
         return Err(Errno::EPERM);
     }
-    let pgid = if pgid == 0 { target.pid } else { pgid as u32 };
+    let pgid = match pgid as u32 {
+        0 => target.pid,
+        n => ctx.task.pid_ns().kernel(n).ok_or(Errno::EPERM)?,
+    };
     if pgid != target.pid {
         let in_session = table::group(pgid)
             .iter()
@@ -348,20 +350,20 @@ fn sys_setpgid(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
             return Err(Errno::EPERM);
         }
     }
-    target.family.lock().pgid = pgid;
+    target.family.lock().join(pgid);
     Ok(0)
 }
 
 fn sys_getpgid(ctx: &mut Ctx<'_>, pid: i32) -> SysResult {
     let p = find(ctx, pid)?;
-    let pgid = p.family.lock().pgid;
+    let pgid = p.family.lock().group.shown(ctx.task.pid_ns());
     Ok(u64::from(pgid))
 }
 
 fn sys_getsid(ctx: &mut Ctx<'_>, pid: i32) -> SysResult {
     let p = find(ctx, pid)?;
-    let sid = p.family.lock().session.as_ref().map_or(0, |s| s.sid);
-    Ok(u64::from(sid))
+    let session = p.family.lock().session.clone();
+    Ok(session.map_or(0, |s| u64::from(s.numbers.shown(ctx.task.pid_ns()))))
 }
 
 fn sys_setsid(ctx: &mut Ctx<'_>) -> SysResult {
@@ -371,12 +373,9 @@ fn sys_setsid(ctx: &mut Ctx<'_>) -> SysResult {
         return Err(Errno::EPERM);
     }
     let mut f = me.family.lock();
-    f.pgid = me.pid;
-    f.session = Some(Arc::new(Session {
-        sid: me.pid,
-        tty: SpinLock::new(None),
-    }));
-    Ok(u64::from(me.pid))
+    f.join(me.pid);
+    f.session = Some(Session::new(&me.numbers));
+    Ok(u64::from(me.own_pid()))
 }
 
 fn sys_pidfd_open(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
@@ -384,7 +383,7 @@ fn sys_pidfd_open(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     if a.u32(1) & !NONBLOCK != 0 || a.i32(0) <= 0 {
         return Err(Errno::EINVAL);
     }
-    let p = table::process(a.u32(0)).ok_or(Errno::ESRCH)?;
+    let p = table::process_in(ctx.task.pid_ns(), a.u32(0)).ok_or(Errno::ESRCH)?;
     pidfd::install(ctx.task, &p, a.u32(1)).map(|fd| fd.0 as u64)
 }
 
@@ -417,7 +416,7 @@ pub fn may_inspect(ctx: &Ctx<'_>, target: &crate::task::Task) -> bool {
 
 fn sys_set_tid_address(ctx: &mut Ctx<'_>, addr: u64) -> SysResult {
     ctx.task.clear_tid.store(addr, Ordering::Relaxed);
-    Ok(u64::from(ctx.task.tid()))
+    Ok(u64::from(ctx.task.own_tid()))
 }
 
 fn sys_getrusage(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
@@ -446,7 +445,7 @@ const KCMP_EPOLL_TFD: u32 = 7;
 
 /// Compares what two tasks have. Source: `kcmp(2)`.
 fn sys_kcmp(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
-    let find = |id: u32| table::task(id).ok_or(Errno::ESRCH);
+    let find = |id: u32| table::task_in(ctx.task.pid_ns(), id).ok_or(Errno::ESRCH);
     let (one, two) = (find(a.u32(0))?, find(a.u32(1))?);
     if !may_inspect(ctx, &one) || !may_inspect(ctx, &two) {
         return Err(Errno::EPERM);
@@ -485,16 +484,16 @@ fn sys_kcmp(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
 rows! {
     exit: Full, |c, a| sys_exit(c, a.i32(0));
     exit_group: Full, |c, a| sys_exit_group(c, a.i32(0));
-    clone: Partial("new mount, user, uts, ipc and cgroup namespaces; pid and net are EINVAL"), sys_clone;
-    clone3: Partial("new mount, user, uts, ipc and cgroup namespaces; pid, net and time are EINVAL; no set_tid, no CLONE_INTO_CGROUP"), sys_clone3;
+    clone: Partial("new mount, user, uts, ipc, cgroup and pid namespaces; net is EINVAL"), sys_clone;
+    clone3: Partial("new mount, user, uts, ipc, cgroup and pid namespaces; net and time are EINVAL; no set_tid, no CLONE_INTO_CGROUP"), sys_clone3;
     fork: Full, |c, _| sys_fork(c, 0);
     vfork: Full, |c, _| sys_fork(c, flag::VM | flag::VFORK);
     execve: Full, sys_execve;
     execveat: Full, sys_execveat;
     wait4: Full, sys_wait4;
     waitid: Full, sys_waitid;
-    getpid: Full, |c, _| Ok(u64::from(c.task.process.pid));
-    gettid: Full, |c, _| Ok(u64::from(c.task.tid()));
+    getpid: Full, |c, _| Ok(u64::from(c.task.process.own_pid()));
+    gettid: Full, |c, _| Ok(u64::from(c.task.own_tid()));
     getppid: Full, |c, _| sys_getppid(c);
     setpgid: Full, sys_setpgid;
     getpgid: Full, |c, a| sys_getpgid(c, a.i32(0));

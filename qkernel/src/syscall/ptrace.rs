@@ -65,7 +65,7 @@ fn sys_ptrace(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     }
     let task = u32::try_from(pid)
         .ok()
-        .and_then(table::task)
+        .and_then(|n| table::task_in(ctx.task.pid_ns(), n))
         .ok_or(Errno::ESRCH)?;
     match what {
         ATTACH => return attach(ctx, &task, false, 0),

@@ -259,12 +259,11 @@ fn priority_targets(ctx: &Ctx<'_>, which: i32, who: u32) -> SysResult<alloc::vec
     let tasks_of = |p: Arc<crate::task::Process>| p.tasks.lock().clone();
     let found: alloc::vec::Vec<_> = match which {
         0 if who == 0 => vec![ctx.task.clone()],
-        0 => table::task(who).into_iter().collect(),
+        0 => table::task_in(ctx.task.pid_ns(), who).into_iter().collect(),
         1 => {
-            let g = if who == 0 {
-                ctx.task.process.family.lock().pgid
-            } else {
-                who
+            let g = match who {
+                0 => ctx.task.process.family.lock().pgid,
+                n => ctx.task.pid_ns().kernel(n).ok_or(Errno::ESRCH)?,
             };
             table::group(g).into_iter().flat_map(tasks_of).collect()
         }
@@ -275,9 +274,9 @@ fn priority_targets(ctx: &Ctx<'_>, which: i32, who: u32) -> SysResult<alloc::vec
             } else {
                 creds.kernel_uid(who).ok_or(Errno::ESRCH)?
             };
-            table::processes()
+            table::processes_in(ctx.task.pid_ns())
                 .into_iter()
-                .flat_map(tasks_of)
+                .flat_map(|(_, p)| tasks_of(p))
                 .filter(|t| t.creds().uid == uid)
                 .collect()
         }

@@ -1,17 +1,20 @@
 //! Signals. Source: the man pages of the same names, `signal(7)`.
 
 use super::Support::{Full, Partial};
+use super::process::by_number;
 use super::{Args, Ctx, SysResult};
+use crate::ns::pid::INIT;
 use crate::rows;
 use crate::sched::wait::{Events, WaitError, wait_until};
 use crate::signal::deliver::{self, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK, on_alt_stack, set_mask};
 use crate::signal::info::code;
 use crate::signal::send::Sent;
-use crate::signal::send::{self, INIT, may_signal};
+use crate::signal::send::{self, may_signal};
 use crate::signal::{DefaultAction, SIG_DFL, SIG_IGN, SigAction, SigInfo, SigSet, default_action, signo};
 use crate::task::task::work;
 use crate::task::{Process, Task, pidfd, table};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use hal::user::{UserPtr, copy_in, copy_out};
 use qlib::Errno;
@@ -249,8 +252,7 @@ fn sys_kill(ctx: &mut Ctx<'_>, pid: i32, sig: u32) -> SysResult {
     let me = &ctx.task.process;
     let info = SigInfo::user(sig, code::SI_USER, me.pid, ctx.task.creds().uid);
     if pid > 0 {
-        let p = table::process(pid as u32).or_else(|| table::task(pid as u32).map(|t| t.process.clone()));
-        let p = p.ok_or(Errno::ESRCH)?;
+        let p = by_number(ctx, pid as u32).ok_or(Errno::ESRCH)?;
         if !allowed(ctx, &p, sig) {
             return Err(Errno::EPERM);
         }
@@ -262,13 +264,17 @@ fn sys_kill(ctx: &mut Ctx<'_>, pid: i32, sig: u32) -> SysResult {
     // The lock must be free when the group is looked up.
     let own_group = me.family.lock().pgid;
     let targets = match pid {
-        -1 => table::processes()
+        -1 => table::processes_in(me.pid_ns())
             .into_iter()
-            .filter(|p| p.pid != INIT && !Arc::ptr_eq(p, me))
+            .filter(|(n, p)| *n != INIT && !Arc::ptr_eq(p, me))
+            .map(|(_, p)| p)
             .collect(),
         0 => table::group(own_group),
         i32::MIN => return Err(Errno::ESRCH),
-        g => table::group(g.unsigned_abs()),
+        g => match me.pid_ns().kernel(g.unsigned_abs()) {
+            Some(g) => table::group(g),
+            None => Vec::new(),
+        },
     };
     if targets.is_empty() {
         return Err(Errno::ESRCH);
@@ -285,12 +291,13 @@ fn sys_kill(ctx: &mut Ctx<'_>, pid: i32, sig: u32) -> SysResult {
     if sent == 0 { Err(Errno::EPERM) } else { Ok(0) }
 }
 
-fn find_task(tgid: Option<i32>, tid: i32) -> SysResult<Arc<Task>> {
+fn find_task(ctx: &Ctx<'_>, tgid: Option<i32>, tid: i32) -> SysResult<Arc<Task>> {
     if tid <= 0 || tgid.is_some_and(|g| g <= 0) {
         return Err(Errno::EINVAL);
     }
-    let t = table::task(tid as u32).ok_or(Errno::ESRCH)?;
-    if tgid.is_some_and(|g| g as u32 != t.process.pid) {
+    let ns = ctx.task.pid_ns();
+    let t = table::task_in(ns, tid as u32).ok_or(Errno::ESRCH)?;
+    if tgid.is_some_and(|g| g as u32 != t.process.numbers.shown(ns)) {
         return Err(Errno::ESRCH);
     }
     Ok(t)
@@ -298,7 +305,7 @@ fn find_task(tgid: Option<i32>, tid: i32) -> SysResult<Arc<Task>> {
 
 fn sys_tkill(ctx: &mut Ctx<'_>, tgid: Option<i32>, tid: i32, sig: u32) -> SysResult {
     send::check(sig)?;
-    let t = find_task(tgid, tid)?;
+    let t = find_task(ctx, tgid, tid)?;
     if !allowed(ctx, &t.process, sig) {
         return Err(Errno::EPERM);
     }
@@ -324,7 +331,7 @@ fn sys_rt_sigqueueinfo(ctx: &mut Ctx<'_>, pid: i32, sig: u32, addr: u64) -> SysR
     send::check(sig)?;
     let p = u32::try_from(pid)
         .ok()
-        .and_then(table::process)
+        .and_then(|n| table::process_in(ctx.task.pid_ns(), n))
         .ok_or(Errno::ESRCH)?;
     let info = info_at(sig, addr, Arc::ptr_eq(&p, &ctx.task.process))?;
     if !allowed(ctx, &p, sig) {
@@ -341,7 +348,7 @@ fn queued(full: bool) -> SysResult {
 fn sys_rt_tgsigqueueinfo(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     let sig = a.u32(2);
     send::check(sig)?;
-    let t = find_task(Some(a.i32(0)), a.i32(1))?;
+    let t = find_task(ctx, Some(a.i32(0)), a.i32(1))?;
     let info = info_at(sig, a.u64(3), Arc::ptr_eq(&t.process, &ctx.task.process))?;
     if !allowed(ctx, &t.process, sig) {
         return Err(Errno::EPERM);
@@ -362,6 +369,10 @@ fn sys_pidfd_send_signal(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     };
     if p.zombie.load(Ordering::SeqCst) && p.tasks.lock().is_empty() && table::process(p.pid).is_none() {
         return Err(Errno::ESRCH);
+    }
+    // Who is in a namespace beside or above is out of reach, though there is a descriptor.
+    if !p.pid_ns().is_within(ctx.task.pid_ns()) {
+        return Err(Errno::EINVAL);
     }
     if !allowed(ctx, &p, sig) {
         return Err(Errno::EPERM);

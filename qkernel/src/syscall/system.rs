@@ -124,7 +124,10 @@ fn sys_prlimit64(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
 pub(super) fn task_of(ctx: &Ctx<'_>, pid: i32) -> SysResult<Arc<Task>> {
     match pid {
         0 => Ok(ctx.task.clone()),
-        p => table::task(u32::try_from(p).map_err(|_| Errno::ESRCH)?).ok_or(Errno::ESRCH),
+        p => u32::try_from(p)
+            .ok()
+            .and_then(|n| table::task_in(ctx.task.pid_ns(), n))
+            .ok_or(Errno::ESRCH),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::ipc::shm::{self, Segment};
 use crate::ipc::sysv::{self, IPC_64, Perm, now_s};
 use crate::mm::ops::{Backing, MapRequest, Place};
 use crate::mm::vma::Label;
+use crate::ns::pid::{self, Pid};
 use crate::rows;
 use crate::task::creds::{Creds, cap};
 use alloc::vec::Vec;
@@ -75,6 +76,11 @@ fn read_perm(addr: u64, len: u64) -> SysResult<Vec<u8>> {
     UserSlice::new(addr, len)?.to_vec(256)
 }
 
+/// A process as the caller knows it.
+fn shown(process: &Pid) -> i64 {
+    i64::from(process.shown(&pid::current()))
+}
+
 // Shared memory.
 
 const SHM_RDONLY: u32 = 0o10000;
@@ -85,7 +91,7 @@ const SHM_EXEC: u32 = 0o100000;
 fn sys_shmget(c: &mut Ctx<'_>, a: Args) -> SysResult {
     let (key, size, flags) = (a.i32(0), a.u64(1), a.u32(2));
     let creds = c.task.creds();
-    let pid = c.task.process.pid;
+    let pid = c.task.process.numbers.clone();
     shm::sweep();
     let id = c.task.namespaces().ipc.segments.get(
         key,
@@ -160,7 +166,7 @@ fn sys_shmat(c: &mut Ctx<'_>, a: Args) -> SysResult {
         .map(&request, backing)
         .map_err(|e| if e == Errno::EEXIST { Errno::EINVAL } else { e })?;
     let mut s = segment.state.lock();
-    s.pids.1 = c.task.process.pid;
+    s.pids.1 = c.task.process.numbers.clone();
     s.times.0 = now_s();
     Ok(at)
 }
@@ -197,7 +203,7 @@ fn sys_shmdt(c: &mut Ctx<'_>, a: Args) -> SysResult {
     }
     {
         let mut s = segment.state.lock();
-        s.pids.1 = c.task.process.pid;
+        s.pids.1 = c.task.process.numbers.clone();
         s.times.1 = now_s();
     }
     drop(segments);
@@ -213,7 +219,7 @@ fn segment_stat(s: &Segment) -> Vec<u8> {
     perm.mode |= u32::from(st.doomed) << 9 | u32::from(st.locked) << 10;
     let mut b = perm.to_bytes(s.id).to_vec();
     b.extend(longs(&[s.size, st.times.0, st.times.1, st.times.2]));
-    b.extend(ints(&[i64::from(st.pids.0), i64::from(st.pids.1)]));
+    b.extend(ints(&[shown(&st.pids.0), shown(&st.pids.1)]));
     b.extend(longs(&[attached, 0, 0]));
     b
 }
@@ -339,7 +345,7 @@ fn semtimedop(c: &mut Ctx<'_>, a: Args, timeout: u64) -> SysResult {
     let changes = ops.iter().any(|o| o.by != 0);
     perm.check(&c.task.creds(), if changes { 2 } else { 4 })?;
     let actor = Actor {
-        pid: c.task.process.pid,
+        pid: &c.task.process.numbers,
         undo: &c.task.process.sem_undo,
     };
     set.operate(&ops, actor, deadline).map(|()| 0)
@@ -454,7 +460,7 @@ fn sys_semctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
                 .ok_or(Errno::EINVAL)?;
             Ok(match command {
                 cmd::GETVAL => sem.value as u64,
-                cmd::GETPID => u64::from(sem.pid),
+                cmd::GETPID => u64::from(sem.pid.shown(c.task.pid_ns())),
                 cmd::GETNCNT => u64::from(sem.growing),
                 _ => u64::from(sem.zero),
             })
@@ -473,7 +479,7 @@ fn set_values(c: &Ctx<'_>, set: &SemSet, creds: &Creds, index: Option<usize>, va
         let first = index.unwrap_or(0);
         for (sem, v) in s.sems.iter_mut().skip(first).zip(values) {
             sem.value = *v;
-            sem.pid = c.task.process.pid;
+            sem.pid = c.task.process.numbers.clone();
         }
         s.ctime = now_s();
     }
@@ -510,7 +516,7 @@ fn sys_msgsnd(c: &mut Ctx<'_>, a: Args) -> SysResult {
     let perm = queue.state.lock().perm;
     perm.check(&c.task.creds(), 2)?;
     let wait = flags & sysv::NOWAIT == 0;
-    queue.send(msgqueue::Message { kind, text }, c.task.process.pid, wait)?;
+    queue.send(msgqueue::Message { kind, text }, &c.task.process.numbers, wait)?;
     Ok(0)
 }
 
@@ -525,7 +531,7 @@ fn sys_msgrcv(c: &mut Ctx<'_>, a: Args) -> SysResult {
     let queue = c.task.namespaces().ipc.queues.find(a.i32(0))?;
     let perm = queue.state.lock().perm;
     perm.check(&c.task.creds(), 4)?;
-    let m = queue.receive(kind, room as usize, flags, c.task.process.pid)?;
+    let m = queue.receive(kind, room as usize, flags, &c.task.process.numbers)?;
     a.ptr::<i64>(1).write(&m.kind)?;
     write(a.u64(1).wrapping_add(8), &m.text)?;
     Ok(m.text.len() as u64)
@@ -542,7 +548,7 @@ fn queue_stat(q: &MsgQueue) -> Vec<u8> {
         s.messages.len() as u64,
         s.max_bytes as u64,
     ]));
-    b.extend(ints(&[i64::from(s.last_pids.0), i64::from(s.last_pids.1)]));
+    b.extend(ints(&[shown(&s.last_pids.0), shown(&s.last_pids.1)]));
     b.extend(longs(&[0, 0]));
     b
 }

@@ -47,7 +47,7 @@ fn cpu_clock(ctx: &Ctx<'_>, clock: i32) -> SysResult<CpuClock> {
         // Threads know only threads of their own process.
         let t = match id {
             0 => me.clone(),
-            _ => table::task(id)
+            _ => table::task_in(me.pid_ns(), id)
                 .filter(|t| Arc::ptr_eq(&t.process, &me.process))
                 .ok_or(Errno::EINVAL)?,
         };
@@ -55,7 +55,7 @@ fn cpu_clock(ctx: &Ctx<'_>, clock: i32) -> SysResult<CpuClock> {
     }
     let p = match id {
         0 => me.process.clone(),
-        _ => table::process(id).ok_or(Errno::EINVAL)?,
+        _ => table::process_in(me.pid_ns(), id).ok_or(Errno::EINVAL)?,
     };
     Ok(CpuClock::of_process(&p, user))
 }
@@ -74,7 +74,7 @@ fn read_clock(ctx: &Ctx<'_>, clock: i32) -> SysResult<u64> {
             Ok(ctx.task.cpu.total_ns())
         }
         // A thread's own number serves for its process, but only to read.
-        c if c < 0 && c & 7 < 3 && !(c >> 3) as u32 == ctx.task.tid() => {
+        c if c < 0 && c & 7 < 3 && !(c >> 3) as u32 == ctx.task.own_tid() => {
             CpuClock::of_process(&ctx.task.process, c & 3 == 1).read()
         }
         c => cpu_clock(ctx, c)?.read(),
@@ -178,7 +178,7 @@ fn sys_clock_nanosleep(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
     let ns = read_timespec(a.u64(2))?;
     if clock < 0 || clock == CLOCK_PROCESS_CPUTIME_ID {
         let id = !(clock >> 3) as u32;
-        if clock < 0 && clock & CPU_OF_THREAD != 0 && (id == 0 || id == ctx.task.tid()) {
+        if clock < 0 && clock & CPU_OF_THREAD != 0 && (id == 0 || id == ctx.task.own_tid()) {
             return Err(Errno::EINVAL);
         }
         let (deadline, remaining) = if flags & TIMER_ABSTIME != 0 {
@@ -346,11 +346,9 @@ fn sys_timer_create(ctx: &mut Ctx<'_>, a: Args) -> SysResult {
             SIGEV_NONE => signo = 0,
             SIGEV_SIGNAL => {}
             SIGEV_THREAD_ID => {
-                tid = w.at(2).read()? as u32;
-                let known = table::task(tid).is_some_and(|t| t.process.pid == p.pid);
-                if !known {
-                    return Err(Errno::EINVAL);
-                }
+                let number = w.at(2).read()? as u32;
+                let named = table::task_in(p.pid_ns(), number).filter(|t| t.process.pid == p.pid);
+                tid = named.ok_or(Errno::EINVAL)?.tid();
             }
             _ => return Err(Errno::EINVAL),
         }

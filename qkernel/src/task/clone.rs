@@ -3,6 +3,7 @@
 use crate::fs::fdtable::FdTable;
 use crate::fs::path::FsContext;
 use crate::mm::Mm;
+use crate::ns::pid::Pid;
 use crate::ns::{self, new};
 use crate::sched::wait::{WaitQueue, wait_killable};
 use crate::signal::{PendingSignals, SIG_IGN, SigAction, signo};
@@ -63,8 +64,8 @@ pub struct CloneArgs {
 
 /// What a new [`Task`] is made of.
 pub struct Parts {
-    /// Number.
-    pub tid: u32,
+    /// Numbers.
+    pub tid: Pid,
     /// Its process.
     pub process: Arc<Process>,
     /// Who it is.
@@ -80,7 +81,8 @@ pub struct Parts {
 /// Builds a task over a fresh kernel thread.
 pub fn make_task(thread: &Arc<Thread>, parts: Parts) -> Arc<Task> {
     Arc::new(Task {
-        id: AtomicU32::new(parts.tid),
+        id: AtomicU32::new(parts.tid.number()),
+        numbers: SpinLock::new(parts.tid),
         process: parts.process,
         thread: Arc::downgrade(thread),
         creds: SpinLock::new(parts.creds),
@@ -118,20 +120,22 @@ pub fn make_task(thread: &Arc<Thread>, parts: Parts) -> Arc<Task> {
 
 /// Builds a process without tasks.
 pub fn make_process(
-    pid: u32,
+    pid: Pid,
     parent: Option<Weak<Process>>,
-    pgid: u32,
+    group: Pid,
     session: Option<Arc<Session>>,
     handlers: Arc<SigHandlers>,
     rlimits: [(u64, u64); RLIMITS],
 ) -> Process {
     Process {
-        pid,
+        pid: pid.number(),
+        numbers: pid,
         tasks: SpinLock::new(Vec::new()),
         family: SpinLock::new(Family {
             parent,
             children: Vec::new(),
-            pgid,
+            pgid: group.number(),
+            group,
             session,
         }),
         handlers: SpinLock::new(handlers),
@@ -175,7 +179,12 @@ pub fn default_handlers() -> Arc<SigHandlers> {
     })
 }
 
-fn check(args: &CloneArgs) -> Result<(), Errno> {
+/// Whether children come into the namespace that the parent is in.
+fn children_stay(parent: &Task) -> bool {
+    Arc::ptr_eq(parent.pid_ns(), &parent.namespaces.lock().pid)
+}
+
+fn check(parent: &Task, args: &CloneArgs) -> Result<(), Errno> {
     use flag::*;
     let f = args.flags;
     let bad = f & (SIGHAND | VM) == SIGHAND
@@ -184,7 +193,9 @@ fn check(args: &CloneArgs) -> Result<(), Errno> {
         || f & (THREAD | PIDFD) == THREAD | PIDFD
         || f & FS != 0 && f & (new::NS | new::USER) != 0
         || f & (SYSVSEM | new::IPC) == SYSVSEM | new::IPC
-        || f & THREAD != 0 && f & (new::USER | new::PID) != 0
+        || f & THREAD != 0 && (f & (new::USER | new::PID) != 0 || !children_stay(parent))
+        // Init has no siblings: nobody would wait for them.
+        || f & PARENT != 0 && parent.process.is_init()
         || args.exit_signal > signo::MAX;
     if bad {
         return Err(Errno::EINVAL);
@@ -224,9 +235,9 @@ fn check_count(parent: &Task) -> Result<(), Errno> {
 /// # Errors
 /// As `clone(2)`.
 pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
-    check(args)?;
     let f = args.flags;
     let parent = ctx.task;
+    check(parent, args)?;
     check_count(parent)?;
     let fs = parent.fs();
     let fs = if f & flag::FS != 0 { fs } else { fs.copy() };
@@ -234,15 +245,21 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
         0 => None,
         kinds => Some(ns::make(parent, &fs, kinds)?),
     };
-    let tid = table::allocate_id()?;
+    let mm = parent.mm().ok_or(Errno::ESRCH)?;
+    let set = fresh
+        .as_ref()
+        .map_or_else(|| parent.namespaces(), |f| f.set.clone());
+    let pid = table::allocate_child(&set.pid)?;
+    let tid = pid.clone();
+    // By which the parent knows the child.
+    let number = pid.shown(parent.pid_ns());
     let thread = hal::thread::new_thread("task");
     let process = if f & flag::THREAD != 0 {
         parent.process.clone()
     } else {
-        new_process(parent, tid, args)
+        new_process(parent, pid, args)
     };
     let files = parent.files();
-    let mm = parent.mm().ok_or(Errno::ESRCH)?;
     let task = make_task(
         &thread,
         Parts {
@@ -254,12 +271,9 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
             mm: (f & flag::VM != 0).then(|| mm.clone()),
         },
     );
-    task.set_namespaces(parent.namespaces());
-    if let Some(fresh) = fresh {
-        task.set_namespaces(fresh.set);
-        if let Some(c) = fresh.creds {
-            *task.creds.lock() = c;
-        }
+    task.set_namespaces(set);
+    if let Some(c) = fresh.and_then(|f| f.creds) {
+        *task.creds.lock() = c;
     }
     inherit(parent, &task, args);
     let mut regs = *ctx.regs;
@@ -282,11 +296,12 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
 
     // The parent learns the number before the child can run, and a bad address is no error.
     if f & flag::PARENT_SETTID != 0 {
-        let _ = hal::user::copy_out(args.parent_tid, &tid.to_le_bytes());
+        let _ = hal::user::copy_out(args.parent_tid, &number.to_le_bytes());
     }
     if f & flag::PIDFD != 0 {
-        let fd = crate::task::pidfd::install(parent, &process, 0)?;
-        hal::user::copy_out(args.pidfd, &fd.0.to_le_bytes())?;
+        let fd = crate::task::pidfd::install(parent, &process, 0);
+        fd.and_then(|fd| hal::user::copy_out(args.pidfd, &fd.0.to_le_bytes()))
+            .inspect_err(|_| table::release())?;
     }
     publish(parent, &task, f);
     crate::seccomp::inherit(parent, &task);
@@ -301,17 +316,20 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
     if f & flag::THREAD == 0 {
         crate::time::cpu::limit_changed(&process);
     }
+    // By which the tracer knows it.
+    let tracer = crate::trace::tracer_of(parent);
+    let child = tracer.map_or(0, |t| u64::from(task.tid_in(t.pid_ns())));
     drop((task, thread, mm, process));
     if traced {
-        crate::trace::event_stop(ctx, what_of(args).1, u64::from(tid));
+        crate::trace::event_stop(ctx, what_of(args).1, child);
     }
     if let Some(done) = done {
         let _ = wait_killable(&done.queue, || done.done.load(Ordering::SeqCst).then_some(()));
         if crate::trace::wants(ctx.task, option::VFORK_DONE) {
-            crate::trace::event_stop(ctx, event::VFORK_DONE, u64::from(tid));
+            crate::trace::event_stop(ctx, event::VFORK_DONE, child);
         }
     }
-    Ok(u64::from(tid))
+    Ok(u64::from(number))
 }
 
 /// The option by which a tracer hears of such a child, and the event.
@@ -325,7 +343,7 @@ fn what_of(args: &CloneArgs) -> (u32, u32) {
     }
 }
 
-fn new_process(parent: &Arc<Task>, pid: u32, args: &CloneArgs) -> Arc<Process> {
+fn new_process(parent: &Arc<Task>, pid: Pid, args: &CloneArgs) -> Arc<Process> {
     let p = &parent.process;
     let f = args.flags;
     let handlers = p.handlers.lock().clone();
@@ -342,9 +360,9 @@ fn new_process(parent: &Arc<Task>, pid: u32, args: &CloneArgs) -> Arc<Process> {
             actions: SpinLock::new(actions),
         })
     };
-    let (pgid, session, grandparent) = {
+    let (group, session, grandparent) = {
         let fam = p.family.lock();
-        (fam.pgid, fam.session.clone(), fam.parent.clone())
+        (fam.group.clone(), fam.session.clone(), fam.parent.clone())
     };
     let up = if f & flag::PARENT != 0 {
         grandparent
@@ -352,7 +370,7 @@ fn new_process(parent: &Arc<Task>, pid: u32, args: &CloneArgs) -> Arc<Process> {
         Some(Arc::downgrade(p))
     };
     let rlimits = *p.rlimits.lock();
-    let child = make_process(pid, up, pgid, session, handlers, rlimits);
+    let child = make_process(pid, up, group, session, handlers, rlimits);
     let signal = if f & flag::PARENT != 0 {
         p.exit_signal.load(Ordering::Relaxed)
     } else {
@@ -426,6 +444,10 @@ fn publish(parent: &Arc<Task>, task: &Arc<Task>, f: u64) {
     if f & flag::THREAD != 0 && parent.killed() {
         task.notify(crate::task::task::work::KILL);
     }
+    // And so does the end of a namespace.
+    if process.pid_ns().is_over() {
+        crate::signal::send::slay(process);
+    }
 }
 
 fn unpublish(task: &Arc<Task>) {
@@ -438,6 +460,7 @@ fn unpublish(task: &Arc<Task>) {
             up.family.lock().children.retain(|c| !Arc::ptr_eq(c, process));
         }
         table::remove_process(process.pid);
+        process.pid_ns().tell_ended();
     }
 }
 
@@ -475,7 +498,7 @@ fn first_steps() -> Option<(UserContext, Option<FpState>)> {
         set_tid,
     } = *start;
     if set_tid != 0 {
-        let _ = hal::user::copy_out(set_tid, &task.tid().to_le_bytes());
+        let _ = hal::user::copy_out(set_tid, &task.own_tid().to_le_bytes());
     }
     let mut ctx = Ctx {
         task: &task,

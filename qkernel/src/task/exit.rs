@@ -1,10 +1,11 @@
 //! The end of tasks and processes. Source: `_exit(2)`, `exit_group(2)`, `credentials(7)` (orphans), `wait(2)`.
 
 use crate::fs::fdtable;
+use crate::ns::pid::INIT;
 use crate::sched::wait::wait_until;
 use crate::sched::wait::{Events, WaitError};
 use crate::signal::info::code;
-use crate::signal::send::{INIT, kill_group, tell, to_group, to_process};
+use crate::signal::send::{slay, tell, to_group, to_process};
 use crate::signal::{SIG_IGN, SigInfo, sa, signo};
 use crate::task::process::StopState;
 use crate::task::task::work;
@@ -88,10 +89,13 @@ fn end_process(p: &Arc<Process>, last: &Arc<Task>) {
     if p.pid == INIT {
         // The pid space ends with its init.
         for other in table::processes() {
-            if other.pid != INIT && !other.zombie.load(Ordering::SeqCst) {
-                kill_group(&other, signo::SIGKILL as i32);
+            if other.pid != INIT && !other.has_ended() {
+                slay(&other);
             }
         }
+    } else if p.is_init() {
+        p.pid_ns().end(p);
+        reap_children(p);
     }
     leave_session(p);
     reparent_children(p);
@@ -117,8 +121,19 @@ fn end_process(p: &Arc<Process>, last: &Arc<Task>) {
             status: status as u32,
         });
     }
+    p.pid_ns().tell_ended();
     if p.pid == INIT {
         crate::control::init_ended(status);
+    }
+}
+
+/// Reaps the children that have ended.
+fn reap_children(p: &Process) {
+    let children = p.family.lock().children.clone();
+    for c in children {
+        if c.has_ended() && !c.owed.load(Ordering::SeqCst) && claim(&c) {
+            reap(&c);
+        }
     }
 }
 
@@ -216,7 +231,7 @@ fn orphan_without(m: &Process, gone: &Arc<Process>) -> bool {
     }
 }
 
-/// Gives the children to the nearest subreaper above, else to init.
+/// Gives the children to the nearest subreaper above in the pid namespace, else to its init.
 fn reparent_children(p: &Arc<Process>) {
     let mut zombies = Vec::new();
     let heir = {
@@ -268,14 +283,23 @@ fn death_signal(child: &Arc<Process>) {
 }
 
 fn find_heir(p: &Arc<Process>) -> Option<Arc<Process>> {
+    if p.is_init() {
+        return None;
+    }
+    let level = p.pid_ns().level;
     let mut at = p.family.lock().parent.as_ref().and_then(|w| w.upgrade());
     while let Some(q) = at {
+        if q.pid_ns().level != level {
+            break;
+        }
         if q.subreaper.load(Ordering::Relaxed) && !q.zombie.load(Ordering::SeqCst) {
             return Some(q);
         }
         at = q.family.lock().parent.as_ref().and_then(|w| w.upgrade());
     }
-    table::process(INIT).filter(|i| !Arc::ptr_eq(i, p) && !i.zombie.load(Ordering::SeqCst))
+    p.pid_ns()
+        .init()
+        .filter(|i| !Arc::ptr_eq(i, p) && !i.zombie.load(Ordering::SeqCst))
 }
 
 /// Takes a zombie for the caller to [`reap`]; `false`: another has it.

@@ -3,9 +3,10 @@
 use crate::fs::fdtable::Fd;
 use crate::fs::file::{File, FileOps, PollSource};
 use crate::fs::inode::Stat;
+use crate::ns::pid::PidNs;
 use crate::sched::wait::Events;
 use crate::task::process::RLIMITS;
-use crate::task::{Process, Task};
+use crate::task::{Process, Task, table};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
@@ -52,8 +53,22 @@ impl FileOps for PidFd {
     fn describe(&self) -> Vec<u8> {
         b"anon_inode:[pidfd]".to_vec()
     }
-    fn fdinfo(&self) -> Vec<u8> {
-        alloc::format!("Pid:\t{0}\nNSpid:\t{0}\n", self.process.pid).into_bytes()
+}
+
+impl PidFd {
+    /// What `fdinfo` tells in a procfs of a pid namespace.
+    pub fn info(&self, reader: &PidNs) -> Vec<u8> {
+        let gone = table::process(self.process.pid).is_none_or(|p| !Arc::ptr_eq(&p, &self.process));
+        if gone {
+            return b"Pid:\t-1\nNSpid:\t-1\n".to_vec();
+        }
+        let all = self.process.numbers.shown_below(reader);
+        let mut text = alloc::format!("Pid:\t{}\nNSpid:", all[0]);
+        for n in all {
+            text.push_str(&alloc::format!("\t{n}"));
+        }
+        text.push('\n');
+        text.into_bytes()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A process (thread group), its group and session.
 
 use crate::fs::path::Path;
+use crate::ns::pid::{INIT, Pid, PidNs};
 use crate::sched::wait::WaitQueue;
 use crate::signal::{PendingSignals, SigAction};
 use crate::task::Task;
@@ -40,6 +41,8 @@ pub struct Family {
     pub children: Vec<Arc<Process>>,
     /// Process group.
     pub pgid: u32,
+    /// The numbers that go with it.
+    pub group: Pid,
     /// Session.
     pub session: Option<Arc<Session>>,
 }
@@ -48,8 +51,29 @@ pub struct Family {
 pub struct Session {
     /// Session id: the leader's pid.
     pub sid: u32,
+    /// The numbers that go with it.
+    pub numbers: Pid,
     /// Controlling terminal.
     pub tty: SpinLock<Option<Arc<crate::fs::tty::Tty>>>,
+}
+
+impl Session {
+    /// One without a terminal.
+    pub fn new(leader: &Pid) -> Arc<Self> {
+        Arc::new(Self {
+            sid: leader.number(),
+            numbers: leader.clone(),
+            tty: SpinLock::new(None),
+        })
+    }
+}
+
+impl Family {
+    /// Enters a process group, which is in use or is to be the process's own.
+    pub fn join(&mut self, pgid: u32) {
+        self.pgid = pgid;
+        self.group = Pid::of(pgid);
+    }
 }
 
 /// Resource usage, ns and counts.
@@ -74,8 +98,10 @@ impl Usage {
 
 /// A thread group.
 pub struct Process {
-    /// Process id.
+    /// Process id in the root namespace, by which the kernel knows it.
     pub pid: u32,
+    /// Process id in its own namespace and those above it.
+    pub numbers: Pid,
     /// Live tasks.
     pub tasks: SpinLock<Vec<Arc<Task>>>,
     /// Parent, children, group, session.
@@ -145,6 +171,27 @@ pub struct Process {
 }
 
 impl Process {
+    /// Its pid namespace.
+    pub fn pid_ns(&self) -> &Arc<PidNs> {
+        self.numbers.ns()
+    }
+    /// Its number in its own namespace.
+    pub fn own_pid(&self) -> u32 {
+        self.numbers.own()
+    }
+    /// Whether it is the init of its namespace.
+    pub fn is_init(&self) -> bool {
+        self.numbers.own() == INIT
+    }
+    /// Whether all of its tasks are gone.
+    pub fn has_ended(&self) -> bool {
+        self.zombie.load(Ordering::SeqCst)
+    }
+    /// Its parent's number in `ns`, 0 when that is not to be seen from there.
+    pub fn parent_in(&self, ns: &PidNs) -> u32 {
+        let parent = self.family.lock().parent.as_ref().and_then(Weak::upgrade);
+        parent.map_or(0, |p| p.numbers.shown(ns))
+    }
     /// The real user id it runs as, or ran as.
     pub fn uid(&self) -> u32 {
         let live = self.tasks.lock().first().map(|t| t.creds().uid);

@@ -1,6 +1,6 @@
 //! Pids, and finding processes by them.
 
-use crate::signal::send::INIT;
+use crate::ns::pid::{self, AFTER_LAST, INIT, Pid, PidNs};
 use crate::task::{Process, Task};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
@@ -8,8 +8,7 @@ use alloc::vec::Vec;
 use hal::sync::SpinLock;
 use qlib::Errno;
 
-/// Largest pid, as `/proc/sys/kernel/pid_max` shows it.
-pub const PID_MAX: u32 = 4_194_304;
+pub use crate::ns::pid::PID_MAX;
 
 #[derive(Default)]
 struct Table {
@@ -31,44 +30,55 @@ static TABLE: SpinLock<Table> = SpinLock::new(Table {
 /// Serialises changes of the process tree (parents, groups, sessions). Lock order: before [`TABLE`].
 pub static TREE: SpinLock<()> = SpinLock::new(());
 
-/// Takes a free number.
+/// Takes free numbers in `ns` and all namespaces above it: of its init, which are given once (`init`), or of anybody else.
+/// What is not published is given back by [`release`].
 ///
 /// # Errors
-/// EAGAIN at the container's pids limit.
-pub fn allocate_id() -> Result<u32, Errno> {
-    let mut t = TABLE.lock();
-    if t.count >= limit() {
-        return Err(Errno::EAGAIN);
-    }
-    // Init's number is init's, also for what runs before it.
-    let mut id = t.last.max(INIT);
-    loop {
-        id = if id + 1 >= PID_MAX { 300 } else { id + 1 };
-        if !t.tasks.contains_key(&id) && !t.processes.contains_key(&id) && !group_in_use(&t, id) {
-            break;
+/// EAGAIN at the container's pids limit; ENOMEM when the namespace's init has ended; EBUSY when it has its number.
+pub fn allocate(ns: &Arc<PidNs>, init: bool) -> Result<Pid, Errno> {
+    let number = {
+        let mut t = TABLE.lock();
+        if t.count >= limit() {
+            return Err(Errno::EAGAIN);
         }
-    }
-    t.last = id;
-    t.count += 1;
-    Ok(id)
+        // Init's number is init's, also for what runs before it.
+        let mut id = t.last.max(INIT);
+        if init && ns.is_root() {
+            t.last = id;
+            id = INIT;
+        } else {
+            loop {
+                id = if id + 1 >= PID_MAX { AFTER_LAST } else { id + 1 };
+                if is_free(&t, id) {
+                    break;
+                }
+            }
+            t.last = id;
+        }
+        t.count += 1;
+        id
+    };
+    Pid::take(number, ns, init).inspect_err(|_| release())
 }
 
-/// Takes init's number, which is given once.
+/// Takes free numbers for a child that is forked into `ns`: the first is its init.
 ///
 /// # Errors
-/// EAGAIN at the container's pids limit.
-pub fn allocate_init() -> Result<u32, Errno> {
-    let mut t = TABLE.lock();
-    if t.count >= limit() {
-        return Err(Errno::EAGAIN);
+/// As [`allocate`].
+pub fn allocate_child(ns: &Arc<PidNs>) -> Result<Pid, Errno> {
+    match allocate(ns, ns.is_fresh()) {
+        // Another was first.
+        Err(Errno::EBUSY) => allocate(ns, false),
+        r => r,
     }
-    t.last = t.last.max(INIT);
-    t.count += 1;
-    Ok(INIT)
 }
 
 fn limit() -> u64 {
     crate::limits::pids().min(u64::from(PID_MAX) / 2)
+}
+
+fn is_free(t: &Table, id: u32) -> bool {
+    !t.tasks.contains_key(&id) && !t.processes.contains_key(&id) && !pid::is_kept(id) && !group_in_use(t, id)
 }
 
 fn group_in_use(t: &Table, id: u32) -> bool {
@@ -80,8 +90,8 @@ fn group_in_use(t: &Table, id: u32) -> bool {
         })
 }
 
-/// Gives back a number that was never published.
-pub fn release_id() {
+/// Gives back numbers that were never published.
+pub fn release() {
     TABLE.lock().count -= 1;
 }
 
@@ -126,6 +136,27 @@ pub fn process(pid: u32) -> Option<Arc<Process>> {
     TABLE.lock().processes.get(&pid).cloned()
 }
 
+/// Finds a task by the number it has in `ns`.
+pub fn task_in(ns: &PidNs, tid: u32) -> Option<Arc<Task>> {
+    task(ns.kernel(tid)?)
+}
+
+/// Finds a process (also a zombie) by the number it has in `ns`.
+pub fn process_in(ns: &PidNs, pid: u32) -> Option<Arc<Process>> {
+    process(ns.kernel(pid)?)
+}
+
+/// The processes that are to be seen from `ns`, with the numbers they have there, in their order; zombies included.
+pub fn processes_in(ns: &PidNs) -> Vec<(u32, Arc<Process>)> {
+    if ns.is_root() {
+        return processes().into_iter().map(|p| (p.pid, p)).collect();
+    }
+    let numbers = ns.all();
+    let t = TABLE.lock();
+    let known = |(n, k): &(u32, u32)| Some((*n, t.processes.get(k)?.clone()));
+    numbers.iter().filter_map(known).collect()
+}
+
 /// All processes in pid order, zombies included.
 pub fn processes() -> Vec<Arc<Process>> {
     TABLE.lock().processes.values().cloned().collect()
@@ -158,6 +189,9 @@ pub fn become_leader(task: &Arc<Task>) {
         .store(task.process.pid, core::sync::atomic::Ordering::Relaxed);
     t.tasks.insert(task.process.pid, task.clone());
     t.count -= 1;
+    drop(t);
+    let numbers = core::mem::replace(&mut *task.numbers.lock(), task.process.numbers.clone());
+    drop(numbers);
 }
 
 /// A rough figure of memory that processes use, bytes: private writable areas that were counted as touched.

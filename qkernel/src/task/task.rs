@@ -4,6 +4,7 @@ use crate::fs::fdtable::FdTable;
 use crate::fs::path::FsContext;
 use crate::mm::Mm;
 use crate::ns::Namespaces;
+use crate::ns::pid::{Pid, PidNs};
 use crate::sched::wait::WaitQueue;
 use crate::signal::{PendingSignals, SigSet};
 use crate::task::cpus::CpuSet;
@@ -58,9 +59,11 @@ pub struct TaskSignals {
 
 /// One thread of an app.
 pub struct Task {
-    /// Thread id in the sandbox's pid space; see [`Task::tid`]. It changes when a thread that is not the leader calls
+    /// Thread id in the root pid namespace; see [`Task::tid`]. It changes when a thread that is not the leader calls
     /// execve and becomes the leader.
     pub id: AtomicU32,
+    /// Thread id in its own namespace and those above it; see [`Task::own_tid`].
+    pub numbers: SpinLock<Pid>,
     /// The thread group.
     pub process: Arc<Process>,
     /// The kernel thread, which owns the task.
@@ -147,9 +150,29 @@ pub struct VforkDone {
 }
 
 impl Task {
-    /// Thread id in the sandbox's pid space.
+    /// Thread id in the root pid namespace, by which the kernel knows it.
     pub fn tid(&self) -> u32 {
         self.id.load(Ordering::Relaxed)
+    }
+    /// Thread id in its own pid namespace.
+    pub fn own_tid(&self) -> u32 {
+        if self.pid_ns().is_root() {
+            self.tid()
+        } else {
+            self.numbers.lock().own()
+        }
+    }
+    /// Thread id in `ns`, 0 when it is not to be seen from there.
+    pub fn tid_in(&self, ns: &PidNs) -> u32 {
+        if ns.is_root() {
+            self.tid()
+        } else {
+            self.numbers.lock().shown(ns)
+        }
+    }
+    /// The pid namespace it lives in; its children may come into another.
+    pub fn pid_ns(&self) -> &Arc<PidNs> {
+        self.process.pid_ns()
     }
     /// Whether an interruptible wait must end.
     pub fn interrupted(&self) -> bool {

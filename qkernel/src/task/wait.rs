@@ -37,7 +37,7 @@ pub enum Who {
 /// A change of a child.
 #[derive(Clone, Copy, Debug)]
 pub struct Change {
-    /// The child.
+    /// The child, as the waiter knows it.
     pub pid: u32,
     /// Its user.
     pub uid: u32,
@@ -98,7 +98,8 @@ fn look(p: &Arc<Process>, who: Who, options: u32) -> Result<Option<Change>, Errn
         return Err(Errno::ECHILD);
     }
     for c in &children {
-        if let Some(change) = ended(c, options, keep).or_else(|| stopped(c, options, keep)) {
+        let pid = c.numbers.shown(p.pid_ns());
+        if let Some(change) = ended(c, pid, options, keep).or_else(|| stopped(c, pid, options, keep)) {
             return Ok(Some(change));
         }
     }
@@ -116,14 +117,14 @@ fn traced(p: &Process, who: Who, options: u32, keep: bool) -> (bool, Option<Chan
     let mut list = p.traced.lock();
     for at in 0..list.ended.len() {
         let e = &list.ended[at];
-        if !meant(e.tid, e.process.as_deref()) {
+        if !meant(e.pid.number(), e.process.as_deref()) {
             continue;
         }
         any = true;
         if options & option::EXITED != 0 {
             let (code, value) = how_ended(e.status);
             let change = Change {
-                pid: e.tid,
+                pid: e.pid.shown(p.pid_ns()),
                 uid: e.uid,
                 status: e.status as u32,
                 code,
@@ -148,7 +149,7 @@ fn traced(p: &Process, who: Who, options: u32, keep: bool) -> (bool, Option<Chan
         };
         stop.told = !keep;
         let change = Change {
-            pid: t.tid(),
+            pid: t.tid_in(p.pid_ns()),
             uid: t.creds().uid,
             status: stop.code << 8 | 0x7f,
             code: code::CLD_TRAPPED,
@@ -169,7 +170,7 @@ fn how_ended(status: i32) -> (i32, i32) {
     }
 }
 
-fn ended(c: &Arc<Process>, options: u32, keep: bool) -> Option<Change> {
+fn ended(c: &Arc<Process>, pid: u32, options: u32, keep: bool) -> Option<Change> {
     if options & option::EXITED == 0 || !c.zombie.load(Ordering::SeqCst) || c.owed.load(Ordering::SeqCst) {
         return None;
     }
@@ -187,7 +188,7 @@ fn ended(c: &Arc<Process>, options: u32, keep: bool) -> Option<Change> {
         reap(c);
     }
     Some(Change {
-        pid: c.pid,
+        pid,
         uid: c.uid(),
         status: status as u32,
         code: how,
@@ -196,14 +197,14 @@ fn ended(c: &Arc<Process>, options: u32, keep: bool) -> Option<Change> {
     })
 }
 
-fn stopped(c: &Arc<Process>, options: u32, keep: bool) -> Option<Change> {
+fn stopped(c: &Arc<Process>, pid: u32, options: u32, keep: bool) -> Option<Change> {
     // The stops of a traced process are its tracer's.
     if c.tasks.lock().first().is_some_and(|t| t.traced()) {
         return None;
     }
     let mut stop = c.stop.lock();
     let change = |status: u32, how: i32, value: i32| Change {
-        pid: c.pid,
+        pid,
         uid: 0,
         status,
         code: how,

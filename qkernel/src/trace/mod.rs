@@ -5,6 +5,7 @@
 
 pub mod tracer;
 
+use crate::ns::pid::Pid;
 use crate::sched::wait::{Events, Registered, park};
 use crate::signal::info::code;
 use crate::signal::{SigInfo, signo};
@@ -135,7 +136,7 @@ pub fn wants(task: &Task, what: u32) -> bool {
 }
 
 fn trap(code: u32) -> SigInfo {
-    let (pid, uid) = crate::task::current().map_or((0, 0), |t| (t.tid(), t.creds().uid));
+    let (pid, uid) = crate::task::current().map_or((0, 0), |t| (t.own_tid(), t.creds().uid));
     SigInfo::user(signo::SIGTRAP, code as i32, pid, uid)
 }
 
@@ -209,7 +210,7 @@ pub fn signal_stop(ctx: &mut Ctx<'_>, info: SigInfo) -> Option<SigInfo> {
             let tracer = tracer_of(ctx.task);
             let (pid, uid) = tracer.map_or((0, 0), |p| {
                 let uid = p.tasks.lock().first().map_or(0, |t| t.creds().uid);
-                (p.pid, uid)
+                (p.numbers.shown(ctx.task.pid_ns()), uid)
             });
             Some(SigInfo::user(sig, code::SI_USER, pid, uid))
         }
@@ -348,14 +349,16 @@ pub fn begin_traced(parent: &Task, child: &Arc<Task>, what: u32) -> bool {
     true
 }
 
-/// The calling task runs a new program; `before` is the number it had.
-pub fn after_exec(ctx: &mut Ctx<'_>, before: u32) {
+/// The calling task runs a new program; `before` are the numbers it had.
+pub fn after_exec(ctx: &mut Ctx<'_>, before: &Pid) {
     let (traced, seized) = {
         let t = ctx.task.trace.lock();
         (t.tracer.is_some(), t.seized)
     };
     if wants(ctx.task, option::EXEC) {
-        event_stop(ctx, event::EXEC, u64::from(before));
+        let tracer = tracer_of(ctx.task);
+        let known = tracer.map_or(0, |t| before.shown(t.pid_ns()));
+        event_stop(ctx, event::EXEC, u64::from(known));
     } else if traced && !seized {
         crate::signal::send::to_task(ctx.task, SigInfo::user(signo::SIGTRAP, code::SI_USER, 0, 0));
     }

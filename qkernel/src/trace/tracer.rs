@@ -1,6 +1,7 @@
 //! The tracer's side: whom it traces, what it has still to hear, how tracing begins and ends.
 
 use super::{Resume, Trace, option};
+use crate::ns::pid::Pid;
 use crate::signal::info::{Fields, code};
 use crate::signal::send::{kill_group, to_process};
 use crate::signal::{SigInfo, sa, signo};
@@ -12,8 +13,8 @@ use core::sync::atomic::Ordering;
 
 /// A traced task that ended before its tracer heard of it.
 pub struct Ended {
-    /// Its number.
-    pub tid: u32,
+    /// Its numbers.
+    pub pid: Pid,
     /// Its user.
     pub uid: u32,
     /// Wait status.
@@ -126,7 +127,7 @@ pub fn task_ended(task: &Arc<Task>, last: bool) {
         traced.live.retain(|t| !Arc::ptr_eq(t, task));
         if !leader {
             traced.ended.push(Ended {
-                tid: task.tid(),
+                pid: task.numbers.lock().clone(),
                 uid: task.creds().uid,
                 status,
                 process: None,
@@ -156,7 +157,7 @@ pub fn process_ended(p: &Arc<Process>) -> bool {
             return false;
         }
         traced.ended.push(Ended {
-            tid: p.pid,
+            pid: p.numbers.clone(),
             uid,
             status: p.exit_status.load(Ordering::SeqCst),
             process: Some(p.clone()),

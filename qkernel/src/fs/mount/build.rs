@@ -67,7 +67,9 @@ pub fn root_dentry(m: &Spec, spec: &ContainerSpec, first: bool) -> Result<Arc<De
             Ok(Dentry::root(root))
         }
         MountKind::DevPts => Ok(Dentry::root(crate::fs::devpts::new_root(&m.options))),
-        MountKind::Proc => Ok(Dentry::root(crate::fs::proc::new_root())),
+        MountKind::Proc => Ok(Dentry::root(
+            crate::fs::proc::new_root(&crate::ns::pid::current()),
+        )),
         MountKind::Sysfs => Ok(Dentry::root(crate::fs::sys::new_root())),
         MountKind::Cgroup => Ok(Dentry::root(crate::fs::cgroup::new_root())),
         MountKind::Mqueue => Ok(Dentry::root(crate::fs::mqueue::new_root(

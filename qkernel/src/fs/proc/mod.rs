@@ -23,9 +23,10 @@ mod who;
 
 use crate::fs::inode::{FileType, InodeRef};
 use crate::fs::pseudo::{Dir, Entries, Entry, Link, Meta, Table, Tree, new_dev_of, new_ino, parse_name};
+use crate::ns::pid::PidNs;
 use crate::task::table;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use hal::sync::Once;
 pub use pid::process_of;
 use qlib::Errno;
 use who::Who;
@@ -35,14 +36,14 @@ const ROOT_INO: u64 = 1;
 /// PROC_SUPER_MAGIC.
 const MAGIC: u64 = 0x9fa0;
 
-fn dev() -> u64 {
-    static DEV: Once<u64> = Once::new();
-    *DEV.call_once(|| new_dev_of(MAGIC))
+/// A device number for the procfs of a pid namespace.
+pub fn new_dev() -> u64 {
+    new_dev_of(MAGIC)
 }
 
-/// The root of a procfs for a mount.
-pub fn new_root() -> InodeRef {
-    let dev = dev();
+/// The root of a procfs for a mount: it shows the processes of `ns` by their numbers there.
+pub fn new_root(ns: &Arc<PidNs>) -> InodeRef {
+    let dev = ns.proc_dev();
     let mut tree = Tree::new(dev);
     system::fill(&mut tree);
     let link = Meta {
@@ -52,18 +53,21 @@ pub fn new_root() -> InodeRef {
         uid: 0,
         gid: 0,
     };
+    let (of_self, of_thread) = (ns.clone(), ns.clone());
     tree.add(
         "self",
-        Link::new(link, || {
+        Link::new(link, move || {
             let me = crate::task::current().ok_or(Errno::ENOENT)?;
-            Ok(alloc::format!("{}", me.process.pid).into_bytes())
+            let pid = seen(me.process.numbers.shown(&of_self))?;
+            Ok(alloc::format!("{pid}").into_bytes())
         }),
     );
     tree.add(
         "thread-self",
-        Link::new(link.with(new_ino(), 0o777), || {
+        Link::new(link.with(new_ino(), 0o777), move || {
             let me = crate::task::current().ok_or(Errno::ENOENT)?;
-            Ok(alloc::format!("{}/task/{}", me.process.pid, me.tid()).into_bytes())
+            let pid = seen(me.process.numbers.shown(&of_thread))?;
+            Ok(alloc::format!("{pid}/task/{}", me.tid_in(&of_thread)).into_bytes())
         }),
     );
     tree.add("sys", sysctl::root(dev));
@@ -75,12 +79,23 @@ pub fn new_root() -> InodeRef {
         gid: 0,
     };
     let fixed = tree.into_table();
-    Dir::new(meta, Root { fixed })
+    let ns = ns.clone();
+    Dir::new(meta, Root { fixed, ns })
+}
+
+/// A number, unless there is none.
+fn seen(number: u32) -> Result<u32, Errno> {
+    if number == 0 {
+        Err(Errno::ENOENT)
+    } else {
+        Ok(number)
+    }
 }
 
 /// `/proc`: fixed names, and one directory per process.
 struct Root {
     fixed: Table,
+    ns: Arc<PidNs>,
 }
 
 impl Entries for Root {
@@ -89,24 +104,25 @@ impl Entries for Root {
             return Ok(i);
         }
         let pid = parse_name(name).ok_or(Errno::ENOENT)?;
+        let pid = self.ns.kernel(pid).ok_or(Errno::ENOENT)?;
         if let Some(p) = table::process(pid) {
-            return Ok(pid::process_dir(&Who::process(&p)));
+            return Ok(pid::process_dir(&Who::process(&p, &self.ns)));
         }
         // Threads can be looked up by number too, though they are not listed.
         let task = table::task(pid).ok_or(Errno::ENOENT)?;
-        Ok(pid::process_dir(&Who::process(&task.process)))
+        Ok(pid::process_dir(&Who::process(&task.process, &self.ns)))
     }
     fn list(&self) -> Result<Vec<Entry>, Errno> {
         let mut all = self.fixed.entries();
-        all.extend(table::processes().iter().map(|p| {
-            let who = Who::process(p);
-            let name = alloc::format!("{}", p.pid).into_bytes();
+        all.extend(table::processes_in(&self.ns).iter().map(|(pid, p)| {
+            let who = Who::process(p, &self.ns);
+            let name = alloc::format!("{pid}").into_bytes();
             Entry::new(name, who.ino(0), FileType::Directory)
         }));
         Ok(all)
     }
     fn nlink(&self) -> Option<u32> {
-        Some(2 + table::processes().len() as u32)
+        Some(2 + table::processes_in(&self.ns).len() as u32)
     }
 }
 

@@ -380,7 +380,12 @@ fn sched(who: &Who) -> Result<Vec<u8>, Errno> {
     let (run, start) = (ms(user + system), ms(p.start_ns));
     let mut t = crate::fs::pseudo::Text::new();
     t.bytes(&status::name(who)?);
-    put!(t, " ({}, #threads: {})\n", who.tid, p.tasks.lock().len().max(1));
+    put!(
+        t,
+        " ({}, #threads: {})\n",
+        who.numbers(&p).shown(&who.ns),
+        p.tasks.lock().len().max(1)
+    );
     put!(
         t,
         "-------------------------------------------------------------------\n"

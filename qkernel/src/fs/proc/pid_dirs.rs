@@ -7,6 +7,7 @@ use crate::fs::inode::{FileType, InodeRef};
 use crate::fs::pseudo::{Dir, Entries, Entry, Magic, TextFile, parse_name};
 use crate::ns::{self, new};
 use crate::put;
+use crate::task::pidfd::PidFd;
 use crate::task::table;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -119,7 +120,10 @@ fn info(who: &Who, n: i32) -> Result<Vec<u8>, Errno> {
         t,
         "pos:\t{pos}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{ino}\n"
     );
-    t.bytes(&file.ops().fdinfo());
+    match file.downcast::<PidFd>() {
+        Some(p) => t.bytes(&p.info(&who.ns)),
+        None => t.bytes(&file.ops().fdinfo()),
+    };
     Ok(t.finish())
 }
 
@@ -133,18 +137,16 @@ struct TaskDir(Who);
 impl Entries for TaskDir {
     fn lookup(&self, name: &[u8]) -> Result<InodeRef, Errno> {
         let tid = parse_name(name).ok_or(Errno::ENOENT)?;
-        let task = table::task(tid).ok_or(Errno::ENOENT)?;
-        if task.process.pid != self.0.pid {
-            return Err(Errno::ENOENT);
-        }
-        Ok(super::pid::process_dir(&Who::task(&task)))
+        let task = table::task_in(&self.0.ns, tid).filter(|t| self.0.has(t));
+        let task = task.ok_or(Errno::ENOENT)?;
+        Ok(super::pid::process_dir(&Who::task(&task, &self.0.ns)))
     }
     fn list(&self) -> Result<Vec<Entry>, Errno> {
         let p = self.0.get().map_err(|_| Errno::ENOENT)?;
         let tasks = p.tasks.lock().clone();
         let entry = |t: &Arc<crate::task::Task>| {
-            let name = alloc::format!("{}", t.tid()).into_bytes();
-            Entry::new(name, Who::task(t).ino(0), FileType::Directory)
+            let name = alloc::format!("{}", t.tid_in(&self.0.ns)).into_bytes();
+            Entry::new(name, Who::task(t, &self.0.ns).ino(0), FileType::Directory)
         };
         let mut all: Vec<Entry> = tasks.iter().map(entry).collect();
         all.sort_by_key(|e| parse_name(&e.name));
@@ -177,15 +179,24 @@ pub fn ns(who: &Who, k: u64) -> InodeRef {
 struct NsDir(Who);
 
 /// A process's namespace of the kind.
-fn namespace(who: &Who, flag: u64) -> Result<ns::Any, Errno> {
+fn namespace(who: &Who, name: &str, flag: u64) -> Result<ns::Any, Errno> {
     who.inspect()?;
     let task = who.live().map_err(|_| Errno::ENOENT)?;
+    if name == "pid_for_children" {
+        let pid = task.namespaces().pid.clone();
+        // Not before it has an init.
+        return if pid.is_fresh() {
+            Err(Errno::ENOENT)
+        } else {
+            Ok(ns::Any::Pid(pid))
+        };
+    }
     ns::Any::of(&task, flag).into_iter().next().ok_or(Errno::ENOENT)
 }
 
 impl Entries for NsDir {
     fn lookup(&self, name: &[u8]) -> Result<InodeRef, Errno> {
-        let (i, (_, flag)) = NAMESPACES
+        let (i, (name, flag)) = NAMESPACES
             .iter()
             .enumerate()
             .find(|(_, (n, _))| n.as_bytes() == name)
@@ -193,8 +204,8 @@ impl Entries for NsDir {
         let (a, b) = (self.0.clone(), self.0.clone());
         Ok(Magic::new(
             self.0.meta(NS + i as u64, 0o777),
-            move || Ok(ns::file::text(&namespace(&a, *flag)?)),
-            move || Ok(MagicTarget::Path(ns::file::place(namespace(&b, *flag)?))),
+            move || Ok(ns::file::text(&namespace(&a, name, *flag)?)),
+            move || Ok(MagicTarget::Path(ns::file::place(namespace(&b, name, *flag)?))),
         ))
     }
     fn list(&self) -> Result<Vec<Entry>, Errno> {

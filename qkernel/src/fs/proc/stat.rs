@@ -6,6 +6,7 @@ use super::who::Who;
 use crate::fs::pseudo::Text;
 use crate::mm::remote::{self, Resident};
 use crate::mm::{Layout, Vma, VmaSet};
+use crate::ns::pid::root;
 use crate::put;
 use crate::task::policy::Policy;
 use crate::task::table;
@@ -134,14 +135,15 @@ pub fn sizes(vmas: &VmaSet, l: &Layout) -> Sizes {
 pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
     let p = who.get()?;
     let state = char::from(who.state());
-    let (ppid, pgid, session) = {
+    let ppid = p.parent_in(&who.ns);
+    let (group, session) = {
         let f = p.family.lock();
-        let parent = f.parent.as_ref().and_then(|w| w.upgrade());
-        (parent.map_or(0, |q| q.pid), f.pgid, f.session.clone())
+        (f.group.clone(), f.session.clone())
     };
+    let pgid = group.shown(&who.ns);
     let tty = session.as_ref().and_then(|s| s.tty.lock().clone());
     let (tty_nr, tpgid) = match &tty {
-        Some(t) => (t.rdev() as i64, i64::from(t.foreground())),
+        Some(t) => (t.rdev() as i64, i64::from(who.ns.shown(t.foreground()))),
         None => (0, -1),
     };
     let (utime, stime) = cpu_ns(who)?;
@@ -185,12 +187,12 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
         0
     };
     let mut t = Text::new();
-    put!(t, "{} (", who.tid);
+    put!(t, "{} (", who.numbers(&p).shown(&who.ns));
     t.bytes(&name(who)?);
     put!(
         t,
         ") {state} {ppid} {pgid} {} {tty_nr} {tpgid}",
-        session.map_or(0, |s| s.sid)
+        session.map_or(0, |s| s.numbers.shown(&who.ns))
     );
     // PF_RANDOMIZE: what Linux sets for every program.
     put!(
@@ -274,6 +276,6 @@ pub fn statm(who: &Who) -> Result<Vec<u8>, Errno> {
 /// Processes that run now, for `/proc/stat` and `/proc/loadavg`.
 pub fn running() -> usize {
     let all = table::processes();
-    let running = all.iter().filter(|p| Who::process(p).state() == b'R');
+    let running = all.iter().filter(|p| Who::process(p, root()).state() == b'R');
     running.count().max(1)
 }

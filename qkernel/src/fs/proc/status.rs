@@ -79,10 +79,8 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
     let p = who.get()?;
     let task = who.live().ok();
     let creds = who.creds().unwrap_or_default();
-    let parent = {
-        let f = p.family.lock();
-        f.parent.as_ref().and_then(|w| w.upgrade()).map_or(0, |q| q.pid)
-    };
+    let parent = p.parent_in(&who.ns);
+    let numbers = who.numbers(&p);
     let uid = |n: u32| crate::ns::shown_owner(n, 0).0;
     let gid = |n: u32| crate::ns::shown_owner(0, n).1;
     let mut t = Text::new();
@@ -91,14 +89,14 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
     let tracer = task
         .as_ref()
         .and_then(|x| crate::trace::tracer_of(x))
-        .map_or(0, |q| q.pid);
+        .map_or(0, |q| q.numbers.shown(&who.ns));
     let umask = task.as_ref().map_or(0, |x| x.fs().umask.load(Ordering::Relaxed));
     put!(t, "\nUmask:\t{umask:04o}\nState:\t{}\n", state_word(who.state()));
     put!(
         t,
         "Tgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{parent}\nTracerPid:\t{tracer}\n",
-        p.pid,
-        who.tid
+        p.numbers.shown(&who.ns),
+        numbers.shown(&who.ns)
     );
     put!(
         t,
@@ -127,17 +125,23 @@ pub fn show(who: &Who) -> Result<Vec<u8>, Errno> {
     for g in creds.groups.iter() {
         put!(t, "{} ", gid(*g));
     }
-    let (pgid, sid) = {
+    let (group, session) = {
         let f = p.family.lock();
-        (f.pgid, f.session.as_ref().map_or(0, |s| s.sid))
+        let session = f.session.as_ref().map(|s| s.numbers.clone());
+        (f.group.clone(), session.unwrap_or_default())
     };
-    put!(
-        t,
-        "\nNStgid:\t{}\nNSpid:\t{}\nNSpgid:\t{pgid}\nNSsid:\t{sid}\n",
-        p.pid,
-        who.tid
-    );
-    put!(t, "Kthread:\t0\n");
+    for (label, pid) in [
+        ("NStgid", &p.numbers),
+        ("NSpid", &numbers),
+        ("NSpgid", &group),
+        ("NSsid", &session),
+    ] {
+        put!(t, "\n{label}:");
+        for n in pid.shown_below(&who.ns) {
+            put!(t, "\t{n}");
+        }
+    }
+    put!(t, "\nKthread:\t0\n");
     memory(who, &p, &mut t);
     put!(t, "Threads:\t{}\n", p.tasks.lock().len().max(1));
     let m = masks(who, &p);

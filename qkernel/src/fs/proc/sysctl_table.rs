@@ -79,7 +79,7 @@ fn pty_nr() -> String {
 }
 
 fn last_pid() -> String {
-    crate::task::table::last_id().to_string()
+    crate::ns::pid::current().last().to_string()
 }
 
 fn release() -> String {

@@ -5,6 +5,7 @@ use super::load;
 use super::memory::{Figures, figures};
 use super::stat::running;
 use crate::fs::pseudo::{Text, Tree};
+use crate::ns::pid;
 use crate::put;
 use crate::task::table;
 use alloc::vec::Vec;
@@ -124,7 +125,13 @@ fn loadavg() -> Result<Vec<u8>, Errno> {
             (a & (load::ONE - 1)) * 100 >> load::SHIFT
         );
     }
-    put!(t, "{}/{} {}\n", running(), table::task_count(), table::last_id());
+    put!(
+        t,
+        "{}/{} {}\n",
+        running(),
+        table::task_count(),
+        pid::current().last()
+    );
     Ok(t.finish())
 }
 

@@ -25,7 +25,7 @@ fn text(root: &InodeRef, path: &str) -> String {
 #[test]
 fn fixed_files_read_and_keep_their_identity() {
     crate::tests::boot();
-    let root = new_root();
+    let root = new_root(crate::ns::pid::root());
     assert!(text(&root, "version").starts_with("Linux version 6.6.0-quark "));
     assert_eq!(text(&root, "sys/kernel/ostype"), "Linux\n");
     assert_eq!(text(&root, "sys/kernel/pid_max"), "4194304\n");

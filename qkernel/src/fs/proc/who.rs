@@ -2,6 +2,7 @@
 
 use crate::fs::pseudo::Meta;
 use crate::mm::Mm;
+use crate::ns::pid::{Pid, PidNs};
 use crate::task::creds::Creds;
 use crate::task::inspect::Seeker;
 use crate::task::process::StopState;
@@ -13,10 +14,12 @@ use qlib::Errno;
 /// A process, or one of its threads. It may be gone by the time it is asked.
 #[derive(Clone)]
 pub struct Who {
-    /// Process id.
-    pub pid: u32,
-    /// Thread id; the pid for the process as a whole.
-    pub tid: u32,
+    /// Process id in the root namespace.
+    pid: u32,
+    /// Thread id there; the pid for the process as a whole.
+    tid: u32,
+    /// Whose numbers are shown: the pid namespace of the procfs.
+    pub ns: Arc<PidNs>,
     /// It is one thread (`/proc/PID/task/TID`), not the process.
     pub thread: bool,
     process: Weak<Process>,
@@ -25,8 +28,9 @@ pub struct Who {
 
 impl Who {
     /// A process.
-    pub fn process(p: &Arc<Process>) -> Self {
+    pub fn process(p: &Arc<Process>, ns: &Arc<PidNs>) -> Self {
         Self {
+            ns: ns.clone(),
             pid: p.pid,
             tid: p.pid,
             thread: false,
@@ -35,14 +39,24 @@ impl Who {
         }
     }
     /// A thread.
-    pub fn task(t: &Task) -> Self {
+    pub fn task(t: &Task, ns: &Arc<PidNs>) -> Self {
         Self {
+            ns: ns.clone(),
             pid: t.process.pid,
             tid: t.tid(),
             thread: true,
             process: Arc::downgrade(&t.process),
             born_ns: t.start_ns,
         }
+    }
+    /// Thread id, or the pid for the process as a whole, in all namespaces from the procfs's down.
+    pub fn numbers(&self, p: &Process) -> Pid {
+        let task = self.thread.then(|| self.live().ok()).flatten();
+        task.map_or_else(|| p.numbers.clone(), |t| t.numbers.lock().clone())
+    }
+    /// Whether the task is one of the process.
+    pub fn has(&self, t: &Task) -> bool {
+        t.process.pid == self.pid
     }
     /// Inode number of entry `k` of the directory: stable for the life of the process, different for its number's next.
     pub fn ino(&self, k: u64) -> u64 {
@@ -92,7 +106,7 @@ impl Who {
         });
         let (uid, gid) = owner.unwrap_or((0, 0));
         Meta {
-            dev: super::dev(),
+            dev: self.ns.proc_dev(),
             ino: self.ino(k),
             perm,
             uid,

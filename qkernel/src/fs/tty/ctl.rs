@@ -24,7 +24,7 @@ fn get<T: Plain>(arg: u64) -> Result<T, Errno> {
 /// Requests at the app's side.
 pub(super) fn slave(tty: &Arc<Tty>, task: &Arc<Task>, request: u32, arg: u64) -> Result<u64, Errno> {
     match request {
-        io::TIOCGPGRP => put(arg, job::foreground(tty, task)? as i32),
+        io::TIOCGPGRP => put(arg, task.pid_ns().shown(job::foreground(tty, task)?) as i32),
         io::TIOCGSID => {
             job::foreground(tty, task)?;
             put(arg, job::session_id(tty)? as i32)
@@ -102,7 +102,7 @@ pub(super) fn master(
             job::signal_group(tty.foreground(), sig);
             Ok(0)
         }
-        io::TIOCGPGRP => put(arg, tty.foreground() as i32),
+        io::TIOCGPGRP => put(arg, task.pid_ns().shown(tty.foreground()) as i32),
         io::TIOCGSID => put(arg, job::session_id(tty)? as i32),
         io::FIONREAD => {
             let n = tty.inner.lock().output.len();

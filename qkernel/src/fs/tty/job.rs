@@ -2,6 +2,7 @@
 //! Linux `drivers/tty/tty_jobctrl.c`.
 
 use super::Tty;
+use crate::ns::pid;
 use crate::signal::{SIG_IGN, SigInfo, signo};
 use crate::task::creds::cap;
 use crate::task::{Process, Session, Task, table};
@@ -192,6 +193,7 @@ pub fn set_foreground(tty: &Arc<Tty>, task: &Task, pgid: i32) -> Result<(), Errn
         return Err(Errno::ENOTTY);
     }
     let pgid = u32::try_from(pgid).map_err(|_| Errno::EINVAL)?;
+    let pgid = task.pid_ns().kernel(pgid).ok_or(Errno::ESRCH)?;
     let members = table::group(pgid);
     let first = members.first().ok_or(Errno::ESRCH)?;
     if !session_of(first).is_some_and(|s| Arc::ptr_eq(&s, &session)) {
@@ -207,7 +209,8 @@ pub fn set_foreground(tty: &Arc<Tty>, task: &Task, pgid: i32) -> Result<(), Errn
 /// ENOTTY when no session has the terminal.
 pub fn session_id(tty: &Tty) -> Result<u32, Errno> {
     let session = tty.inner.lock().session.upgrade();
-    session.map(|s| s.sid).ok_or(Errno::ENOTTY)
+    let session = session.ok_or(Errno::ENOTTY)?;
+    Ok(session.numbers.shown(&pid::current()))
 }
 
 /// Tells a session that its terminal is gone: the leader gets SIGHUP and SIGCONT, and when it is the leader's exit that hung

@@ -4,8 +4,8 @@ use crate::fs::fdtable::Fd;
 use crate::fs::file::File;
 use crate::net::PeerCred;
 use crate::net::cmsg::{self, MAX_RIGHTS, SCM_CREDENTIALS, SCM_RIGHTS, SOL_SOCKET};
-use crate::task::Task;
 use crate::task::creds::cap;
+use crate::task::{Task, table};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use qlib::Errno;
@@ -66,13 +66,16 @@ fn check_cred(task: &Task, data: &[u8]) -> Result<PeerCred, Errno> {
     let c = task.creds();
     let uid = c.kernel_uid(word(4)).ok_or(Errno::EINVAL)?;
     let gid = c.kernel_gid(word(8)).ok_or(Errno::EINVAL)?;
-    let pid = word(0);
-    let pid_ok = pid == task.process.pid || c.capable(cap::SYS_ADMIN);
+    let ns = task.pid_ns();
+    let pid_ok = word(0) == task.process.own_pid() || c.capable_in(&ns.owner, cap::SYS_ADMIN);
     let uid_ok = [c.uid, c.euid, c.suid].contains(&uid) || c.has(cap::SETUID);
     let gid_ok = [c.gid, c.egid, c.sgid].contains(&gid) || c.has(cap::SETGID);
     if !(pid_ok && uid_ok && gid_ok) {
         return Err(Errno::EPERM);
     }
+    let named = table::process_in(ns, word(0)).map(|p| p.numbers.clone());
+    let named = named.or_else(|| Some(table::task_in(ns, word(0))?.numbers.lock().clone()));
+    let pid = named.ok_or(Errno::ESRCH)?;
     Ok(PeerCred { pid, uid, gid })
 }
 
@@ -80,7 +83,7 @@ fn check_cred(task: &Task, data: &[u8]) -> Result<PeerCred, Errno> {
 fn cred_of_sender(task: &Task) -> PeerCred {
     let c = task.creds();
     PeerCred {
-        pid: task.process.pid,
+        pid: task.process.numbers.clone(),
         uid: c.uid,
         gid: c.gid,
     }

@@ -154,7 +154,7 @@ impl UnixSocket {
                 s.pass_cred = pass_cred;
             }
             pending.push_back(server.clone());
-            let (cred, groups) = (l.peer_cred, l.peer_groups.clone());
+            let (cred, groups) = (l.peer_cred.clone(), l.peer_groups.clone());
             Some(Ok((cred, groups)))
         };
         let (cred, groups) = match try_enter() {

@@ -104,7 +104,7 @@ pub struct UnixSocket {
 pub(super) fn cred_of(task: &Task) -> PeerCred {
     let c = task.creds();
     PeerCred {
-        pid: task.process.pid,
+        pid: task.process.numbers.clone(),
         uid: c.euid,
         gid: c.egid,
     }
@@ -172,7 +172,7 @@ impl UnixSocket {
         for (x, y) in [(&a, &b), (&b, &a)] {
             let mut s = x.state.lock();
             s.peer = Arc::downgrade(y);
-            s.peer_cred = Some(cred);
+            s.peer_cred = Some(cred.clone());
             s.peer_groups = groups.clone();
             s.phase = Phase::Connected;
         }

@@ -3,6 +3,7 @@
 use super::{Phase, UnixSocket};
 use crate::net::options::{SOL_SOCKET, so};
 use crate::net::{family, kind};
+use crate::ns::pid;
 use crate::syscall::Ctx;
 use alloc::vec::Vec;
 use hal::uapi::ioctl::{FIONREAD, TIOCOUTQ};
@@ -46,11 +47,11 @@ impl UnixSocket {
             | so::TIMESTAMP => 0,
             so::LINGER => return Ok(alloc::vec![0; 8]),
             so::PEERCRED => {
-                let c = s.peer_cred;
+                let c = s.peer_cred.as_ref();
                 // Without a peer: pid 0 and nobody, as Linux.
                 let (pid, uid, gid) = c.map_or((0, u32::MAX, u32::MAX), |c| {
                     let (uid, gid) = crate::ns::shown_owner(c.uid, c.gid);
-                    (c.pid, uid, gid)
+                    (c.pid.shown(&pid::current()), uid, gid)
                 });
                 return Ok([pid, uid, gid].iter().flat_map(|v| v.to_ne_bytes()).collect());
             }

@@ -2,6 +2,7 @@ use super::*;
 use crate::fs::eventfd::eventfd;
 use crate::fs::file::File;
 use crate::net::{SocketFile, msg};
+use crate::ns::pid::Pid;
 use alloc::vec;
 use hal::host::{Dest, Src};
 use inbox::{Message, Rights};
@@ -53,7 +54,7 @@ fn push_rights(to: &UnixSocket, b: &[u8], files: Vec<Arc<File>>) {
         data: crate::fs::pipe_buffer::Chunk::new(b.to_vec(), false),
         rights: Rights::new(files).unwrap(),
         cred: PeerCred {
-            pid: 7,
+            pid: Pid::of(7),
             uid: 8,
             gid: 9,
         },
@@ -160,7 +161,10 @@ fn credentials_come_when_asked_for() {
     b.state.lock().pass_cred = true;
     push_rights(&b, b"x", Vec::new());
     let (_, got) = receive(&b, 10, 0).unwrap();
-    assert_eq!(got.control.cred.map(|c| (c.pid, c.uid, c.gid)), Some((7, 8, 9)));
+    assert_eq!(
+        got.control.cred.map(|c| (c.pid.number(), c.uid, c.gid)),
+        Some((7, 8, 9))
+    );
 }
 
 #[test]

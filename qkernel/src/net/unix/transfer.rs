@@ -66,7 +66,7 @@ impl UnixSocket {
             let mut message = Some(Message {
                 data,
                 rights: core::mem::take(&mut rights),
-                cred: given.cred,
+                cred: given.cred.clone(),
                 from: None,
             });
             let mut push = || self.try_push(&mut message);
@@ -174,7 +174,7 @@ impl UnixSocket {
         let mut message = Some(Message {
             data,
             rights: Rights::send(given.rights)?,
-            cred: given.cred,
+            cred: given.cred.clone(),
             from,
         });
         let mut push = || {
@@ -292,7 +292,7 @@ impl UnixSocket {
                         s.inbox.give_back(Message {
                             data,
                             rights: Rights::default(),
-                            cred: taken.cred,
+                            cred: taken.cred.clone(),
                             from: taken.from.clone(),
                         });
                     }
@@ -351,7 +351,7 @@ impl UnixSocket {
         let mut taken = Taken {
             chunks: Vec::new(),
             rights: None,
-            cred: first.cred,
+            cred: first.cred.clone(),
             from: first.from.clone(),
             total: first.data.len(),
         };
