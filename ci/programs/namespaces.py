@@ -45,4 +45,5 @@ def by_unshare(ctx):
 
 def cases():
     yield line_by_line("namespaces inside", os.path.join(os.path.dirname(__file__), "namespaces.c"), least=5000, change=administrator)
+    yield line_by_line("pid namespaces inside", os.path.join(os.path.dirname(__file__), "pids.c"), least=8000, change=administrator, timeout=200)
     yield Case("unshare of util-linux", by_unshare)

@@ -188,6 +188,10 @@ fn new_root(creds: &Creds, fstype: &[u8], source: &[u8], data: &[u8], flags: u64
     if !creds.capable_in(&owner, cap::SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
+    let seen = || set.mnt.top().is_some_and(|t| mount::is_seen(&t, fstype, flags));
+    if kind == MountKind::Proc && set.mnt.owner.is_some() && !seen() {
+        return Err(Errno::EPERM);
+    }
     if kind == MountKind::Tmpfs {
         // The root directory belongs to who mounts it; numbers are those of its user namespace.
         let mut o = tmpfs::Options::parse(data)?;

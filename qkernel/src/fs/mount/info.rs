@@ -36,6 +36,24 @@ pub struct MountInfo {
     pub options: Vec<u8>,
 }
 
+/// Whether a file system of the type is to be seen in the tree at `top` as a whole and with these flags. Who rules over a user
+/// namespace only may mount it again only then: it shows nothing new. Source: Linux `mnt_already_visible`.
+pub fn is_seen(top: &Arc<Mount>, fstype: &[u8], flags: u64) -> bool {
+    const ATIME: u64 = (MS_NOATIME | MS_NODIRATIME | MS_RELATIME) as u64;
+    let all = super::subtree(top);
+    let covers = |c: &Arc<Mount>, m: &Arc<Mount>| {
+        c.locked.load(Ordering::Relaxed) && c.parent().is_some_and(|p| Arc::ptr_eq(&p, m))
+    };
+    all.iter()
+        .filter(|m| m.fstype == fstype && m.root.parent().is_none())
+        .any(|m| {
+            let locked = m.locked_flags.load(Ordering::Relaxed);
+            let read_only = locked & u64::from(MS_RDONLY) & !flags == 0;
+            let atime = locked & ATIME == 0 || locked & ATIME == flags & ATIME;
+            read_only && atime && !all.iter().any(|c| covers(c, m))
+        })
+}
+
 /// The flags as mount options: `rw,nosuid,…`.
 pub fn flags_text(flags: u64) -> Vec<u8> {
     let mut out = if flags & u64::from(MS_RDONLY) != 0 {

@@ -7,7 +7,7 @@ mod share;
 
 pub use build::build;
 pub use change::{bind, copy_tree, detach, drop_tree, expire, graft, pivot, relocate, remount};
-pub use info::{MountInfo, flags_text, list};
+pub use info::{MountInfo, flags_text, is_seen, list};
 pub use share::{Propagation, Share, propagate_as};
 
 use crate::fs::inode::InodeRef;
