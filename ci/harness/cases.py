@@ -123,14 +123,14 @@ def native(source, name, flags=(), parts=(), arch=platform.machine()):
     return target
 
 
-def line_by_line(name, source, least=1000, change=None, timeout=60, args=(), full=False):
+def line_by_line(name, source, least=1000, change=None, timeout=60, args=(), full=False, parts=()):
     """A case that runs a program of ours, named after its C file, and compares each line it says with what it says under runc;
     fewer than `least` bytes there are no comparison."""
     def body(ctx):
         root = f"{ctx.directory}/root"
         program = os.path.splitext(os.path.basename(source))[0]
         shutil.copytree(bundle.busybox(), root, symlinks=True)
-        shutil.copy(native(source, program), f"{root}/bin/{program}")
+        shutil.copy(native(source, program, parts=parts), f"{root}/bin/{program}")
         b = ctx.bundle([program, *args], root, change=change)
         expected = ctx.reference.run(b, timeout=timeout)
         check(expected.rc == 0 and len(expected.text) > least, f"the comparison itself failed\n{expected}")

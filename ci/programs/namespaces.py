@@ -28,6 +28,37 @@ unshare --user --map-root-user --ipc ipcs -q | wc -l
 """
 
 
+PIDS = """
+unshare --fork --pid --mount-proc ps -e -o pid,ppid,comm
+unshare --fork --pid --mount-proc sh -c 'echo $$ $PPID; sleep 0 & wait $!; echo $?; cut -d" " -f1,4-8 /proc/self/stat'
+unshare -fp --mount-proc sh -c 'unshare -fp --mount-proc sh -c "grep ^NSpid /proc/self/status; ps -e -o pid,ppid,comm"; ls -d /proc/[0-9]*'
+unshare --fork --pid --kill-child --mount-proc sleep 1000 &
+outer=$!
+while ! inner=$(pgrep -P $outer); do sleep 0.1; done
+test $(readlink /proc/$inner/ns/pid) = $(readlink /proc/$outer/ns/pid_for_children) && echo same
+while test "$(cat /proc/$inner/comm)" != sleep; do sleep 0.1; done
+grep ^NSpid /proc/$inner/status | cut -f3
+nsenter -t $inner -p -m sh -c 'echo $$; kill -9 1; kill -TERM 1; ps -e -o pid,ppid,comm'
+nsenter -a -t $inner sh -c 'pgrep sleep; pkill -9 sleep; pgrep sleep'
+kill -9 $outer; wait $outer; echo $?
+while test -d /proc/$inner; do sleep 0.1; done; echo gone
+unshare -fp sh -c '(sleep 1000 & setsid sleep 1000 & (sleep 0.1; kill -STOP $!) & sleep 0.3); exit 3'; echo $?; pgrep sleep
+unshare -p sh -c 'true; true'; echo $?
+unshare -Urfp --mount-proc ps 2>&1 || echo refused
+unshare -Urfp sh -c 'echo $$; kill -9 $$; echo still'
+cat /proc/self/status | grep -c ^NS
+"""
+
+
+def by_tools(ctx):
+    """util-linux and procps make pid namespaces, go into them and look at them."""
+    b = ctx.bundle(["bash", "-c", PIDS], bundle.servers(), change=administrator)
+    expected = ctx.reference.run(b)
+    check(expected.rc == 0 and "gone" in expected.text, f"the comparison itself failed\n{expected}")
+    result = ctx.quark.run(b)
+    equal((result.rc, result.text), (0, expected.text), f"outcome\n{result}")
+
+
 def user(c):
     c["process"]["user"] = {"uid": 1000, "gid": 1000}
     c["process"]["capabilities"] = {}
@@ -45,5 +76,7 @@ def by_unshare(ctx):
 
 def cases():
     yield line_by_line("namespaces inside", os.path.join(os.path.dirname(__file__), "namespaces.c"), least=5000, change=administrator)
-    yield line_by_line("pid namespaces inside", os.path.join(os.path.dirname(__file__), "pids.c"), least=8000, change=administrator, timeout=200)
+    yield line_by_line("pid namespaces inside", os.path.join(os.path.dirname(__file__), "pids.c"), least=8000, change=administrator, timeout=200,
+                       parts=["pids.h", "pids_seen.c"])
     yield Case("unshare of util-linux", by_unshare)
+    yield Case("pid namespaces by util-linux", by_tools)

@@ -163,7 +163,7 @@ fn create(spec: ContainerSpec) -> Result<(), Failure> {
     let first = crate::ns::first();
     first.uts.set(false, &spec.hostname);
     first.uts.set(true, &spec.domainname);
-    let root = mount::build(&spec).map_err(|e| {
+    let root = mount::build(&spec, first).map_err(|e| {
         let path = String::from_utf8_lossy(&e.path).into_owned();
         Failure(e.errno, format!("mounts: {path}: {}", e.errno))
     })?;

@@ -221,7 +221,13 @@ fn new_root(creds: &Creds, fstype: &[u8], source: &[u8], data: &[u8], flags: u64
         handle: HandleId::NONE,
         name: Vec::new(),
     };
-    mount::build::root_dentry(&spec, &ContainerSpec::default(), false)
+    mount::build::root_dentry(
+        &spec,
+        &ContainerSpec::default(),
+        false,
+        &ns::pid::current(),
+        &set.ipc,
+    )
 }
 
 fn sys_umount2(c: &mut Ctx<'_>, path: UserCStr, flags: u32) -> SysResult {

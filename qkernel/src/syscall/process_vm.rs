@@ -67,7 +67,7 @@ fn process_vm(ctx: &mut Ctx<'_>, a: Args, write: bool) -> SysResult {
     let other = vector(a.u64(3), a.u64(4))?;
     let task = u32::try_from(a.i32(0))
         .ok()
-        .and_then(table::task)
+        .and_then(|n| table::task_in(ctx.task.pid_ns(), n))
         .ok_or(Errno::ESRCH)?;
     if !may_inspect(ctx, &task) {
         return Err(Errno::EPERM);

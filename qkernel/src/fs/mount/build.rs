@@ -6,6 +6,9 @@ use crate::fs::inode::FileType;
 use crate::fs::path::{Dentry, FsContext, Path};
 use crate::fs::tmpfs::{Options, Tmpfs};
 use crate::fs::{names, walk};
+use crate::ns::Namespaces;
+use crate::ns::ipc::IpcNs;
+use crate::ns::pid::PidNs;
 use crate::task::creds::{Creds, cap};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -41,11 +44,17 @@ pub struct BuildError {
     pub path: Vec<u8>,
 }
 
-/// The root of a new file system for a mount.
+/// The root of a new file system for a mount; `pid` and `ipc` are the namespaces that `proc` and `mqueue` show.
 ///
 /// # Errors
 /// EBADF for a host mount without a handle; EINVAL for bad options.
-pub fn root_dentry(m: &Spec, spec: &ContainerSpec, first: bool) -> Result<Arc<Dentry>, Errno> {
+pub fn root_dentry(
+    m: &Spec,
+    spec: &ContainerSpec,
+    first: bool,
+    pid: &Arc<PidNs>,
+    ipc: &Arc<IpcNs>,
+) -> Result<Arc<Dentry>, Errno> {
     match m.kind {
         MountKind::Host => {
             if m.handle == HandleId::NONE {
@@ -67,22 +76,18 @@ pub fn root_dentry(m: &Spec, spec: &ContainerSpec, first: bool) -> Result<Arc<De
             Ok(Dentry::root(root))
         }
         MountKind::DevPts => Ok(Dentry::root(crate::fs::devpts::new_root(&m.options))),
-        MountKind::Proc => Ok(Dentry::root(
-            crate::fs::proc::new_root(&crate::ns::pid::current()),
-        )),
+        MountKind::Proc => Ok(Dentry::root(crate::fs::proc::new_root(pid))),
         MountKind::Sysfs => Ok(Dentry::root(crate::fs::sys::new_root())),
         MountKind::Cgroup => Ok(Dentry::root(crate::fs::cgroup::new_root())),
-        MountKind::Mqueue => Ok(Dentry::root(crate::fs::mqueue::new_root(
-            crate::ns::current().ipc.clone(),
-        ))),
+        MountKind::Mqueue => Ok(Dentry::root(crate::fs::mqueue::new_root(ipc.clone()))),
     }
 }
 
-/// Builds the tree; returns its root.
+/// Builds the tree for a container with these namespaces; returns its root.
 ///
 /// # Errors
 /// Where and why a mount could not be made. ENODEV: no such file system.
-pub fn build(spec: &ContainerSpec) -> Result<Path, BuildError> {
+pub fn build(spec: &ContainerSpec, set: &Namespaces) -> Result<Path, BuildError> {
     let fail = |path: &[u8]| {
         let path = path.to_vec();
         move |errno| BuildError { errno, path }
@@ -90,7 +95,8 @@ pub fn build(spec: &ContainerSpec) -> Result<Path, BuildError> {
     let creds = kernel_creds();
     let mut context: Option<Arc<FsContext>> = None;
     for m in &spec.mounts {
-        let root = root_dentry(m, spec, context.is_none()).map_err(fail(&m.destination))?;
+        let root =
+            root_dentry(m, spec, context.is_none(), &set.pid, &set.ipc).map_err(fail(&m.destination))?;
         // The root file system stays writable for the kernel until all mount points are made.
         let flags = if context.is_none() {
             m.flags & !u64::from(MS_RDONLY)
