@@ -460,7 +460,6 @@ fn unpublish(task: &Arc<Task>) {
             up.family.lock().children.retain(|c| !Arc::ptr_eq(c, process));
         }
         table::remove_process(process.pid);
-        process.pid_ns().tell_ended();
     }
 }
 

@@ -123,7 +123,9 @@ pub fn remove_process(pid: u32) {
         t.count -= 1;
         t.processes.remove(&pid)
     };
-    drop(removed);
+    if let Some(p) = removed {
+        p.pid_ns().tell_ended();
+    }
 }
 
 /// Finds a task by its thread id.
@@ -199,4 +201,29 @@ pub fn resident_estimate() -> u64 {
     // The machine knows better; until it tells, assume a small footprint per process.
     const PER_PROCESS: u64 = 2 << 20;
     TABLE.lock().processes.len() as u64 * PER_PROCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ns::pid::root;
+
+    #[test]
+    fn the_first_child_is_the_init() {
+        crate::tests::boot();
+        let ns = PidNs::create(None, root()).unwrap();
+        let first = allocate_child(&ns).unwrap();
+        let second = allocate_child(&ns).unwrap();
+        assert_eq!((first.own(), second.own()), (1, 2));
+        assert_ne!(first.number(), second.number());
+        assert_eq!(ns.kernel(2), Some(second.number()));
+        assert_eq!(allocate(&ns, true), Err(Errno::EBUSY));
+        let outside = allocate_child(root()).unwrap();
+        assert_eq!((outside.own(), outside.shown(&ns)), (outside.number(), 0));
+        drop(first);
+        assert_eq!(allocate_child(&ns), Err(Errno::ENOMEM));
+        // Nobody is known by them, though they are taken.
+        assert!(process_in(&ns, 2).is_none() && processes_in(&ns).is_empty());
+        (0..3).for_each(|_| release());
+    }
 }
