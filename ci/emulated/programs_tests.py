@@ -73,7 +73,7 @@ redis-cli info persistence | grep -c '^rdb_last_bgsave_status:ok'; redis-check-r
 
 @dataclass
 class Program:
-    """One case; `tool`: a C file of ci/programs and its compiler flags, else the Debian image's own programs run."""
+    """One case; `tool`: a C file of ci/programs, its compiler flags and its other parts, else the Debian image's own programs run."""
     name: str
     args: list
     tool: tuple = None
@@ -84,8 +84,8 @@ class Program:
     arch: str = None
 
 
-def tool(name, source, *args, flags=(), **settings):
-    return Program(name, [f"/bin/{source}", *args], (source, flags), **settings)
+def tool(name, source, *args, flags=(), parts=(), **settings):
+    return Program(name, [f"/bin/{source}", *args], (source, flags, parts), **settings)
 
 
 def own_filters(c):
@@ -103,6 +103,7 @@ SYSTEM_CALLS = [
     tool("file system calls on the root file system", "files", "/files", flags=("-w",), readonly=False),
     tool("mounting inside", "mounts", change=mounts.administrator),
     tool("namespaces inside", "namespaces", change=namespaces.administrator),
+    tool("pid namespaces inside", "pids", parts=namespaces.PIDS_PARTS, change=namespaces.administrator),
     tool("seccomp filters", "seccomp", change=own_filters),
     tool("rights of programs", "privileges", "/", "/mnt", "/tmp", change=calls.with_rights, readonly=False),
     tool("memory as a file", "memfile"),
@@ -122,8 +123,8 @@ def lay_out(machine, programs):
     shutil.copy(os.path.join(PROGRAMS, "..", "lib", "far_side.py"), machine.directory)
     for id, p in programs.items():
         if p.tool:
-            source, flags = p.tool
-            shutil.copy(native(f"{PROGRAMS}/{source}.c", source, flags, arch=machine.arch), f"{machine.directory}/rootfs/bin/{source}")
+            source, flags, parts = p.tool
+            shutil.copy(native(f"{PROGRAMS}/{source}.c", source, flags, parts, arch=machine.arch), f"{machine.directory}/rootfs/bin/{source}")
         args = p.args
         if p.tool and p.tool[0] == "files":
             # The directory starts empty for both.

@@ -28,6 +28,7 @@ unshare --user --map-root-user --ipc ipcs -q | wc -l
 """
 
 
+PIDS_PARTS = ["pids.h", "pids_seen.c"]
 PIDS = """
 unshare --fork --pid --mount-proc ps -e -o pid,ppid,comm
 unshare --fork --pid --mount-proc sh -c 'echo $$ $PPID; sleep 0 & wait $!; echo $?; cut -d" " -f1,4-8 /proc/self/stat'
@@ -77,6 +78,6 @@ def by_unshare(ctx):
 def cases():
     yield line_by_line("namespaces inside", os.path.join(os.path.dirname(__file__), "namespaces.c"), least=5000, change=administrator)
     yield line_by_line("pid namespaces inside", os.path.join(os.path.dirname(__file__), "pids.c"), least=8000, change=administrator, timeout=200,
-                       parts=["pids.h", "pids_seen.c"])
+                       parts=PIDS_PARTS)
     yield Case("unshare of util-linux", by_unshare)
     yield Case("pid namespaces by util-linux", by_tools)
