@@ -105,7 +105,7 @@ LOGGED = "exit status 3\n1\nhas msg=\"qkernel::\nhas level=debug\nhas exit code 
 # Each kind of thread in turn is made to call what it never does.
 FORBIDDEN = r"""
 mkdir -p /run/q
-for name in quark-vcpu0 quark-vcpu1 quark-qcall0 quark-ring quark-poll quark-control quark-machine quark-sandbox; do
+for name in quark-vcpu0 quark-vcpu1 quark-qcall0 quark-ring quark-poll quark-control quark-relay quark-machine quark-sandbox; do
   case $name in quark-poll) engine=threads;; *) engine=io_uring;; esac
   ./quark --root /run/q --platform=kvm --engine=$engine run --bundle cases/idle $name </dev/null >/tmp/up 2>/tmp/err &
   n=0; until grep -q up /tmp/up; do sleep 0.2; n=$((n+1)); [ $n -lt 300 ] || { cat /tmp/up /tmp/err; exit 1; }; done
@@ -256,7 +256,7 @@ def idle(machine):
 def confined(result):
     found = re.findall(r"^@THREAD (\S+) (\S+) (\d) (\d) (\w+)$", result.text, re.M)
     names = {name.rstrip("0123456789") for _, name, *_ in found}
-    missing = {"quark-sandbox", "quark-machine", "quark-vcpu", "quark-qcall", "quark-ring", "quark-control"} - names
+    missing = {"quark-sandbox", "quark-machine", "quark-vcpu", "quark-qcall", "quark-ring", "quark-control", "quark-relay"} - names
     check(not missing, f"not seen: {missing}\n{result}")
     for task, name, filter, privileges, capabilities in found:
         check((filter, privileges) == ("2", "1"), f"{name} ({task}) is not confined\n{result}")
@@ -313,9 +313,9 @@ def from_outside(machine, stage):
 
 def forbidden(machine):
     shutil.copy(native(os.path.join(os.path.dirname(HERE), "programs", "inject.c"), "inject"), machine.directory)
-    result = machine.boot(["sh", "-c", FORBIDDEN], 300)
+    result = machine.boot(["sh", "-c", FORBIDDEN], 340)
     ended = re.findall(r"^@ENDED (\S+) (\d+) (.*)$", result.text, re.M)
-    check(len(ended) == 8, f"not every thread was tried\n{result}")
+    check(len(ended) == 9, f"not every thread was tried\n{result}")
     for name, rc, said in ended:
         check(rc != "0" and "its filter forbids" in said, f"{name}: exit status {rc}: {said}")
 

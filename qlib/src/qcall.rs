@@ -187,7 +187,8 @@ ops! {
     /// Takes events from the instance; never blocks. args: most. Reply data: for each `u32` EPOLL*, `u32` zero, `u64` data.
     /// Result: how many.
     EpollWait = 37,
-    /// Opens a socket. args: domain, type, protocol. Reply: new handle (non-blocking).
+    /// Opens a socket. args: domain, type, protocol. `handle`: the service channel of the container whose network namespace it
+    /// is to be in, [`HandleId::NONE`] = the sandbox's own. Reply: new handle (non-blocking).
     Socket = 40,
     /// Binds to `payload` (sockaddr bytes).
     Bind = 41,
@@ -212,8 +213,8 @@ ops! {
     GetSockOpt = 50,
     /// Sets an option. args: level, name. payload: value.
     SetSockOpt = 51,
-    /// Opens one of the host's texts about the sandbox for reading. args: [`SystemGroup`]; payload: a name of those that are
-    /// served. Reply: new handle.
+    /// Opens one of the host's texts about the sandbox for reading, or about the container behind the service channel `handle`.
+    /// args: [`SystemGroup`]; payload: a name of those that are served. Reply: new handle.
     SystemFile = 52,
     /// Receives the next control message; completes when there is one. Reply data: see [`crate::control`].
     ControlRecv = 60,

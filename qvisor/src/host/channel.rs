@@ -1,9 +1,10 @@
-//! The broker's transport on the `process` machine: a message socket per channel, a thread for each.
+//! Requests over message sockets: a broker's on the `process` machine, and a container's service, which a sandbox asks that
+//! the container shares. A thread for each channel.
 
 use super::{Handles, serve};
 use crate::sandbox::socket;
 use qlib::Errno;
-use qlib::qcall::{HandleId, MAX_PAYLOAD, Reply, Request};
+use qlib::qcall::{HandleId, MAX_PAYLOAD, Op, Reply, Request};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::net::{RecvFlags, SendFlags};
 use std::io::IoSlice;
@@ -35,6 +36,32 @@ impl Handles for Carried {
     }
 }
 
+/// What may be asked over a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    /// What [`serve`] does.
+    All,
+    /// What depends on the namespaces that the serving process stands in: sockets, and texts.
+    Service,
+}
+
+impl Offer {
+    fn has(self, op: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Service => matches!(Op::try_from(op), Ok(Op::Socket | Op::SystemFile)),
+        }
+    }
+    /// Longest payload, bytes.
+    const fn payload(self) -> usize {
+        match self {
+            Self::All => MAX_PAYLOAD,
+            // The name of a text.
+            Self::Service => 4096,
+        }
+    }
+}
+
 /// Serves `channel` until the guest closes it, on a thread of its own that has called `confine`.
 pub fn spawn(
     index: usize,
@@ -42,18 +69,30 @@ pub fn spawn(
     confine: impl FnOnce() -> std::io::Result<()> + Send + 'static,
 ) -> std::io::Result<()> {
     let name = format!("quark-broker{index}");
-    crate::confined::spawn(name, 256 << 10, confine, move || run(&channel))
+    crate::confined::spawn(name, 256 << 10, confine, move || run(&channel, Offer::All))
 }
 
-fn run(channel: &OwnedFd) {
-    let mut buffer = vec![0u8; size_of::<Request>() + MAX_PAYLOAD];
+/// Serves a container's `channel` as [`spawn`] does, for a guest kernel that stands in other namespaces than the calling
+/// process: sockets are made, and texts are found, in those of the thread. Nothing else is served, and no descriptor is taken.
+/// Texts are those that [`super::system::open`] found before.
+#[cfg_attr(not(test), expect(dead_code, reason = "for containers that join a sandbox"))]
+pub fn spawn_service(
+    channel: OwnedFd,
+    confine: impl FnOnce() -> std::io::Result<()> + Send + 'static,
+) -> std::io::Result<()> {
+    let name = "quark-service".to_owned();
+    crate::confined::spawn(name, 256 << 10, confine, move || run(&channel, Offer::Service))
+}
+
+fn run(channel: &OwnedFd, offer: Offer) {
+    let mut buffer = vec![0u8; size_of::<Request>() + offer.payload()];
     let mut data = Vec::new();
     loop {
         let got = match socket::receive(channel, &mut buffer, RecvFlags::empty()) {
             Ok(got) if got.len > 0 => got,
             _ => return,
         };
-        let (reply, carried) = answer(&buffer[..got.len], got.truncated, got.fds, &mut data);
+        let (reply, carried) = answer(offer, &buffer[..got.len], got.truncated, got.fds, &mut data);
         let parts = [IoSlice::new(reply.as_bytes()), IoSlice::new(&data)];
         let goes: Vec<BorrowedFd<'_>> = carried.iter().map(AsFd::as_fd).collect();
         if socket::send(channel, &parts, &goes, SendFlags::empty()).is_err() {
@@ -64,6 +103,7 @@ fn run(channel: &OwnedFd) {
 
 /// Answers one message.
 fn answer(
+    offer: Offer,
     message: &[u8],
     truncated: bool,
     fds: Vec<OwnedFd>,
@@ -84,6 +124,9 @@ fn answer(
     {
         return (Reply::of(request.tag, Err(Errno::EINVAL)), None);
     }
+    if !offer.has(request.op) {
+        return (Reply::of(request.tag, Err(Errno::ENOSYS)), None);
+    }
     let mut carried = Carried {
         came: named.into_iter().zip(fds).collect(),
         goes: None,
@@ -92,3 +135,6 @@ fn answer(
     reply.data_len = data.len() as u32;
     (reply, carried.goes)
 }
+
+#[cfg(test)]
+mod tests;

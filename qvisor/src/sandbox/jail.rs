@@ -142,6 +142,7 @@ pub fn confine_thread(role: Role) -> Result<(), Error> {
         Role::Broker | Role::Worker => BROKER.union(BOUNDED),
         // Without it the host takes set-user-id bits from what is written to; that is the guest kernel's to do.
         Role::Engine => CapabilitySet::FSETID,
+        Role::Service => CapabilitySet::NET_RAW,
         _ => CapabilitySet::empty(),
     };
     look_up_once();
@@ -174,7 +175,7 @@ mod tests {
     /// Which role [`makes_lines_of_the_log`] takes, and the directory of its log.
     const ROLE: &str = "QUARK_TEST_ROLE";
     const DIRECTORY: &str = "QUARK_TEST_DIRECTORY";
-    const ROLES: [Role; 8] = [
+    const ROLES: [Role; 10] = [
         Role::Server,
         Role::Broker,
         Role::Keeper,
@@ -183,6 +184,8 @@ mod tests {
         Role::Poll,
         Role::Control,
         Role::Engine,
+        Role::Relay,
+        Role::Service,
     ];
 
     /// Each role in a process of its own, where no library has looked anything up yet.

@@ -35,6 +35,11 @@ pub enum Role {
     Control,
     /// Drives the io_uring.
     Engine,
+    /// Carries a virtual machine's requests to the services of its containers.
+    Relay,
+    /// Serves a container's requests for sockets and texts of its own namespaces.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for containers that join a sandbox"))]
+    Service,
 }
 
 impl Role {
@@ -49,6 +54,8 @@ impl Role {
             Self::Poll => include_str!("poll.json"),
             Self::Control => include_str!("control.json"),
             Self::Engine => include_str!("engine.json"),
+            Self::Relay => include_str!("relay.json"),
+            Self::Service => include_str!("service.json"),
         }
     }
 }
@@ -219,7 +226,7 @@ pub fn process_filter(text: Range) -> Result<Vec<sock_filter>, Error> {
 /// nobody else can explain, first says which call it was ([`crate::sys::refused`]): there it raises SIGSYS.
 pub fn thread_filter(role: Role) -> Result<Vec<sock_filter>, Error> {
     let mut program = program(role, None)?;
-    if matches!(role, Role::Server | Role::Broker) {
+    if matches!(role, Role::Server | Role::Broker | Role::Service) {
         compile::trap(&mut program);
     }
     Ok(program)

@@ -177,7 +177,7 @@ fn calls_from_outside_the_text_raise_a_signal() {
     assert_eq!(under_filter(nowhere, || {}), (None, Some(libc::SIGSYS)));
 }
 
-const ROLES: [Role; 8] = [
+const ROLES: [Role; 10] = [
     Role::Server,
     Role::Broker,
     Role::Keeper,
@@ -186,6 +186,8 @@ const ROLES: [Role; 8] = [
     Role::Poll,
     Role::Control,
     Role::Engine,
+    Role::Relay,
+    Role::Service,
 ];
 
 fn role_allows(role: Role, nr: i64, args: &[u64]) -> bool {
@@ -273,13 +275,21 @@ fn no_thread_may_do_what_breaks_out() {
 #[test]
 fn a_threads_list_is_its_own() {
     for role in ROLES {
-        let serves = matches!(role, Role::Broker | Role::Worker);
+        let serves = matches!(role, Role::Broker | Role::Worker | Role::Service);
         assert_eq!(role_allows(role, libc::SYS_openat2, &[]), serves, "{role:?}");
         assert_eq!(
             role_allows(role, libc::SYS_socket, &[libc::AF_INET as u64]),
             serves,
             "{role:?}"
         );
+        // Names are changed, and sockets used, by those who serve everything.
+        let all = serves && role != Role::Service;
+        for nr in [libc::SYS_unlinkat, libc::SYS_pwrite64, libc::SYS_connect] {
+            let server = role == Role::Server && nr == libc::SYS_unlinkat;
+            assert_eq!(role_allows(role, nr, &[]), all || server, "{role:?}: call {nr}");
+        }
+        let audit = [libc::AF_NETLINK as u64, 3, libc::NETLINK_AUDIT as u64];
+        assert!(!role_allows(role, libc::SYS_socket, &audit), "{role:?}");
         let server = role == Role::Server;
         assert_eq!(role_allows(role, libc::SYS_openat, &[]), server, "{role:?}");
         assert_eq!(

@@ -5,6 +5,7 @@ mod image;
 mod layout;
 mod memory;
 mod probe;
+mod relay;
 mod rings;
 mod service;
 mod window;

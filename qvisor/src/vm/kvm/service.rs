@@ -3,6 +3,7 @@
 use super::Confine;
 use super::engine::Engine;
 use super::memory::Memory;
+use super::relay::Relay;
 use super::rings::Area;
 use super::window::Window;
 use crate::confined;
@@ -47,6 +48,7 @@ pub struct Service {
     pub(super) handles: HandleTable,
     control: OwnedFd,
     control_requests: SyncSender<Request>,
+    relay: Relay,
     log: OwnedFd,
     ending: Sender<Ending>,
     pieces: Mutex<Vec<Piece>>,
@@ -80,6 +82,7 @@ impl Service {
             handles: HandleTable::default(),
             control,
             control_requests,
+            relay: Relay::new()?,
             log,
             ending,
             pieces: Mutex::new(Vec::new()),
@@ -91,6 +94,14 @@ impl Service {
             512 << 10,
             move || enter(Role::Control),
             move || s.receive_control(&waiting),
+        )?;
+        let s = service.clone();
+        let enter = confine.clone();
+        confined::spawn(
+            "quark-relay".to_owned(),
+            128 << 10,
+            move || enter(Role::Relay),
+            move || s.relay.run(&s),
         )?;
         engine.start(&service, area, confine)?;
         Ok(service)
@@ -220,6 +231,16 @@ impl Service {
             Op::FreeRam => {
                 let freed = self.area.memory().discard(PhysAddr(r.args[0]), r.args[1]);
                 done(freed.map(|()| 0).map_err(|e| Errno(e.raw_os_error())))
+            }
+            Op::Socket | Op::SystemFile if r.handle != HandleId::NONE => {
+                let sent = self
+                    .payload(r, payload)
+                    .and_then(|()| self.handles.get(r.handle))
+                    .and_then(|channel| self.relay.send(r, channel, payload));
+                match sent {
+                    Ok(()) => None,
+                    Err(e) => done(Err(e)),
+                }
             }
             Op::ControlSend => done(self.payload(r, payload).and_then(|()| self.send_control(payload))),
             Op::Read => {

@@ -3,6 +3,7 @@
 
 use super::Engine;
 use crate::sandbox::jail;
+use crate::seccomp::Role;
 use crate::vcpu::Bells;
 use crate::vm::Engine as Wanted;
 use crate::vm::kvm::memory::Memory;
@@ -299,6 +300,102 @@ fn sockets_and_control_operations_are_served(g: &mut Guest) {
     assert_eq!(rustix::io::read(&ours, &mut got), Ok(5));
 }
 
+/// A request to a container's service; gives its tag.
+fn ask(g: &mut Guest, op: Op, service: HandleId, args: &[u64], payload: &[u8]) -> u64 {
+    g.put(payload);
+    let mut r = request(op, service, args);
+    (r.data_addr, r.data_len) = (BUFFER, payload.len() as u32);
+    g.send(r)
+}
+
+fn services_are_asked(g: &mut Guest) {
+    const INET: [u64; 3] = [libc::AF_INET as u64, libc::SOCK_STREAM as u64, 0];
+    let soon = Duration::from_secs(20);
+    let pair = || crate::sandbox::socket::message_pair().unwrap();
+    let (host, guest) = pair();
+    let service = g.give(guest);
+    crate::host::system::open(&[]);
+    let confine = || jail::confine_thread(Role::Service).map_err(std::io::Error::other);
+    crate::host::channel::spawn_service(host, confine).unwrap();
+    // A socket, which works as one of the sandbox's own.
+    let tag = ask(g, Op::Socket, service, &INET, b"");
+    let reply = g.wait_for(tag, soon).unwrap();
+    assert_eq!(reply.result, 0);
+    assert_eq!(g.call(Op::Listen, reply.handle, &[1]), Ok(0));
+    let tag = ask(g, Op::SystemFile, service, &[0], b"dev");
+    let text = g.wait_for(tag, soon).unwrap();
+    assert_eq!(text.result, 0);
+    assert!(g.call(Op::Read, text.handle, &[CURRENT, 4096, BUFFER]).unwrap() > 0);
+    let tag = ask(g, Op::SystemFile, service, &[0], b"../stat");
+    assert_eq!(g.result(tag), Err(Errno::ENOENT));
+    let tag = ask(g, Op::Socket, service, &[libc::AF_PACKET as u64, 3, 0], b"");
+    assert_eq!(g.result(tag), Err(Errno::EAFNOSUPPORT));
+    let many: Vec<u64> = (0..200)
+        .map(|_| ask(g, Op::Socket, service, &INET, b""))
+        .collect();
+    for tag in many {
+        assert_eq!(g.result(tag), Ok(0));
+    }
+    // What is no service is not asked.
+    let file = g.give(memory_file(b"x"));
+    assert_eq!(g.call(Op::Socket, file, &INET), Err(Errno::ENOTSOCK));
+    let other = reply.handle;
+    assert_eq!(g.call(Op::Socket, other, &INET), Err(Errno::ENOTSOCK));
+    // One that is silent keeps nobody else waiting; when it goes, those who asked it are told.
+    let (host, guest) = pair();
+    let silent = g.give(guest);
+    let waits: Vec<u64> = (0..8).map(|_| ask(g, Op::Socket, silent, &INET, b"")).collect();
+    let tag = ask(g, Op::Socket, service, &INET, b"");
+    assert_eq!(g.result(tag), Ok(0));
+    assert!(g.wait_for(waits[0], Duration::from_millis(20)).is_none());
+    drop(host);
+    for tag in waits {
+        assert_eq!(g.result(tag), Err(Errno::EIO));
+    }
+    assert_eq!(g.call(Op::Socket, silent, &INET), Err(Errno::EIO));
+    // What is no answer, and one that was not asked for.
+    let (host, guest) = pair();
+    let odd = g.give(guest);
+    let mut stranger = Reply::of(u64::MAX, Ok(0));
+    stranger.handle = HandleId::new(0, 0);
+    rustix::io::write(&host, stranger.as_bytes()).unwrap();
+    let tag = ask(g, Op::Socket, odd, &INET, b"");
+    assert!(g.wait_for(tag, Duration::from_millis(20)).is_none());
+    rustix::io::write(&host, b"nonsense").unwrap();
+    assert_eq!(g.result(tag), Err(Errno::EIO));
+    // A success without a descriptor, and a handle that the service made up.
+    let (host, guest) = pair();
+    let odd = g.give(guest);
+    let asked = || {
+        let mut r = Request::new_zeroed();
+        assert_eq!(
+            rustix::io::read(&host, r.as_mut_bytes()),
+            Ok(size_of::<Request>())
+        );
+        r
+    };
+    let tag = ask(g, Op::Socket, odd, &INET, b"");
+    let mut empty = Reply::of(asked().tag, Ok(0));
+    empty.handle = file;
+    rustix::io::write(&host, empty.as_bytes()).unwrap();
+    let reply = g.wait_for(tag, soon).unwrap();
+    assert_eq!(
+        (Errno::from_ret(reply.result), reply.handle),
+        (Err(Errno::EIO), HandleId::NONE)
+    );
+    // Nobody waits for ever, and an answer that comes too late is nobody's.
+    let tag = ask(g, Op::Socket, odd, &INET, b"");
+    assert_eq!(g.result(tag), Err(Errno::EIO));
+    let late = Reply::of(asked().tag, Ok(0));
+    let tag = ask(g, Op::Socket, odd, &INET, b"");
+    let timely = Reply::of(asked().tag, Err(Errno::EACCES));
+    for reply in [late, timely] {
+        rustix::io::write(&host, reply.as_bytes()).unwrap();
+    }
+    assert_eq!(g.result(tag), Err(Errno::EACCES));
+    assert_eq!(g.call(Op::Nop, HandleId::NONE, &[7]), Ok(7));
+}
+
 fn instances_tell_of_many(g: &mut Guest) {
     let tag = g.send(request(Op::EpollCreate, HandleId::NONE, &[]));
     let instance = g.wait_for(tag, Duration::from_secs(20)).unwrap().handle;
@@ -403,6 +500,7 @@ fn suite(wanted: Wanted) {
     pipes_do_not_wait(&mut g);
     readiness_is_told_and_cancelled(&mut g);
     sockets_and_control_operations_are_served(&mut g);
+    services_are_asked(&mut g);
     instances_tell_of_many(&mut g);
     hostile_requests_are_answered(&mut g);
     a_broken_ring_ends_the_guest(g);
