@@ -453,20 +453,21 @@ pub fn epoll_create() -> Result<HostFile, Errno> {
     machine!(HostService::epoll_create()).map(HostFile)
 }
 
-/// Opens a non-blocking socket.
+/// Opens a non-blocking socket in the network namespace of the container whose service channel `service` is;
+/// [`Handle::NONE`] is the sandbox's own. A socket stays where it was made, so that nothing else asks for a service.
 ///
 /// # Errors
-/// As `socket(2)`.
-pub fn socket(domain: u32, kind: u32, protocol: u32) -> Result<HostFile, Errno> {
-    machine!(HostService::socket(domain, kind, protocol)).map(HostFile)
+/// As `socket(2)`; EIO when nobody serves the channel any more.
+pub fn socket(service: Handle, domain: u32, kind: u32, protocol: u32) -> Result<HostFile, Errno> {
+    machine!(HostService::socket(service, domain, kind, protocol)).map(HostFile)
 }
 
-/// Opens one of the host's texts about the sandbox for reading.
+/// Opens one of the host's texts about the sandbox, or about the container behind `service`, for reading.
 ///
 /// # Errors
-/// ENOENT where the host has none of that name; ENOSYS where nobody serves them.
-pub fn system_file(group: SystemGroup, name: &str) -> Result<HostFile, Errno> {
-    machine!(HostService::system_file(group, name.as_bytes())).map(HostFile)
+/// ENOENT where the host has none of that name; ENOSYS where nobody serves them; EIO as [`socket`].
+pub fn system_file(service: Handle, group: SystemGroup, name: &str) -> Result<HostFile, Errno> {
+    machine!(HostService::system_file(service, group, name.as_bytes())).map(HostFile)
 }
 
 /// Accepts a connection: the non-blocking socket and the peer's address.

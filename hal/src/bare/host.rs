@@ -418,13 +418,13 @@ impl HostService for Bare {
         Ok(reply.result as u64)
     }
 
-    fn socket(domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno> {
+    fn socket(service: Handle, domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno> {
         let args = [domain as u64, kind as u64, protocol as u64];
-        exchange(with_args(Op::Socket, HandleId::NONE, args), &[], 0).map(|(r, _)| r.handle)
+        exchange(with_args(Op::Socket, service, args), &[], 0).map(|(r, _)| r.handle)
     }
 
-    fn system_file(group: SystemGroup, name: &[u8]) -> Result<Handle, Errno> {
-        let r = with_args(Op::SystemFile, HandleId::NONE, [group as u64]);
+    fn system_file(service: Handle, group: SystemGroup, name: &[u8]) -> Result<Handle, Errno> {
+        let r = with_args(Op::SystemFile, service, [group as u64]);
         exchange(r, &[name], 0).map(|(r, _)| r.handle)
     }
 

@@ -49,9 +49,9 @@ pub trait HostService {
         Err(Errno::ENOSYS)
     }
     fn ioctl(h: Handle, request: u32, arg: &mut [u8]) -> Result<u64, Errno>;
-    fn socket(domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno>;
-    fn system_file(group: SystemGroup, name: &[u8]) -> Result<Handle, Errno> {
-        let _ = (group, name);
+    fn socket(service: Handle, domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno>;
+    fn system_file(service: Handle, group: SystemGroup, name: &[u8]) -> Result<Handle, Errno> {
+        let _ = (service, group, name);
         Err(Errno::ENOSYS)
     }
     fn bind(h: Handle, addr: &[u8]) -> Result<(), Errno>;

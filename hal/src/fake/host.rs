@@ -1,5 +1,6 @@
 //! Host services of the fake machine: files are those of the machine the tests run on, a handle is a descriptor number.
-//! Sockets and control messages answer ENOSYS.
+//! Sockets and control messages answer ENOSYS; a container's service is a directory, with the texts by the names of their groups,
+//! and whatever is to be had for a socket by the name of `socket`.
 
 use super::Fake;
 use crate::contract::HostService;
@@ -9,7 +10,7 @@ use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use qlib::Errno;
-use qlib::qcall::{HostStat, HostStatFs};
+use qlib::qcall::{HostStat, HostStatFs, SystemGroup};
 use rustix::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid};
 
@@ -58,6 +59,17 @@ fn own(dir: Handle, name: &[u8], mode: Option<u32>, owner: Owner) -> Result<(), 
 
 fn handle(fd: OwnedFd) -> Handle {
     qlib::qcall::HandleId(fd.into_raw_fd() as u64)
+}
+
+/// What a container's service has by that name.
+fn of_service(service: Handle, name: &str) -> Result<Handle, Errno> {
+    if service == Handle::NONE {
+        return Err(Errno::ENOSYS);
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    fs::openat(fd(service), name, flags, Mode::empty())
+        .map(handle)
+        .map_err(errno)
 }
 
 impl HostService for Fake {
@@ -305,8 +317,12 @@ impl HostService for Fake {
     fn ioctl(_h: Handle, _request: u32, _arg: &mut [u8]) -> Result<u64, Errno> {
         Err(Errno::ENOSYS)
     }
-    fn socket(_domain: u32, _kind: u32, _protocol: u32) -> Result<Handle, Errno> {
-        Err(Errno::ENOSYS)
+    fn socket(service: Handle, _domain: u32, _kind: u32, _protocol: u32) -> Result<Handle, Errno> {
+        of_service(service, "socket")
+    }
+    fn system_file(service: Handle, group: SystemGroup, name: &[u8]) -> Result<Handle, Errno> {
+        let name = core::str::from_utf8(name).map_err(|_| Errno::EINVAL)?;
+        of_service(service, &format!("{group:?}/{name}"))
     }
     fn bind(_h: Handle, _addr: &[u8]) -> Result<(), Errno> {
         Err(Errno::ENOSYS)

@@ -2,7 +2,7 @@
 //! Source: Linux `Documentation/admin-guide/cgroup-v2.rst`.
 
 use crate::fs::inode::InodeRef;
-use crate::fs::proc::host_text::{number, string, value};
+use crate::fs::proc::host_text::{cgroup, cgroup_number, value};
 use crate::fs::proc::ident::total_cpu_ns;
 use crate::fs::proc::memory::{self, CgroupStat};
 use crate::fs::pseudo::{Text, Tree, new_dev_of};
@@ -11,7 +11,6 @@ use crate::task::table;
 use alloc::format;
 use alloc::vec::Vec;
 use hal::boot;
-use hal::host::SystemGroup::Cgroup;
 use qlib::{Errno, PAGE_SIZE};
 
 /// CGROUP2_SUPER_MAGIC.
@@ -86,11 +85,11 @@ fn memory_events() -> Shown {
 
 /// The quota: version 2's file, or version 1's two.
 fn cpu_max() -> Shown {
-    if let Some(text) = string(Cgroup, "cpu.max") {
+    if let Some(text) = cgroup("cpu.max") {
         return Ok(text.into_bytes());
     }
-    let period = number(Cgroup, "cpu.cfs_period_us").unwrap_or(100_000);
-    Ok(match number(Cgroup, "cpu.cfs_quota_us") {
+    let period = cgroup_number("cpu.cfs_period_us").unwrap_or(100_000);
+    Ok(match cgroup_number("cpu.cfs_quota_us") {
         Some(quota) => format!("{quota} {period}\n"),
         // No quota is -1 there.
         None => format!("max {period}\n"),
@@ -100,10 +99,10 @@ fn cpu_max() -> Shown {
 
 /// The weight. Version 1's shares are converted as the OCI runtimes do: 2…262144 to 1…10000.
 fn cpu_weight() -> Shown {
-    if let Some(text) = string(Cgroup, "cpu.weight") {
+    if let Some(text) = cgroup("cpu.weight") {
         return Ok(text.into_bytes());
     }
-    let weight = match number(Cgroup, "cpu.shares") {
+    let weight = match cgroup_number("cpu.shares") {
         Some(shares) if shares != 1024 => 1 + shares.saturating_sub(2).min(262_142) * 9999 / 262_142,
         _ => 100,
     };
@@ -121,7 +120,7 @@ fn cpu_stat() -> Shown {
         us(user),
         us(system)
     );
-    let host = string(Cgroup, "cpu.stat").unwrap_or_default();
+    let host = cgroup("cpu.stat").unwrap_or_default();
     let told = |name: &str| value(&host, name).unwrap_or(0);
     let throttled = value(&host, "throttled_usec").unwrap_or_else(|| us(told("throttled_time")));
     put!(

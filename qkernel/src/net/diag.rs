@@ -6,6 +6,7 @@
 use super::tables::{self, Detail};
 use super::{Control, Outgoing, Patience, Received, Socket, SocketProvider, family, kind, msg};
 use crate::fs::file::PollSource;
+use crate::ns::net::{self, NetNs};
 use crate::sched::wait::{Events, WaitQueue, wait_until};
 use crate::syscall::Ctx;
 use crate::task::creds::Creds;
@@ -49,6 +50,7 @@ impl SocketProvider for DiagProvider {
         }
         let port = crate::task::current().map_or(0, |t| t.process.own_pid());
         Ok(Arc::new(DiagSocket {
+            net: net::current(),
             kind: k,
             port,
             answers: SpinLock::new(VecDeque::new()),
@@ -59,6 +61,7 @@ impl SocketProvider for DiagProvider {
 
 /// A socket for such queries.
 struct DiagSocket {
+    net: Arc<NetNs>,
     kind: u32,
     port: u32,
     answers: SpinLock<VecDeque<Vec<u8>>>,
@@ -174,7 +177,7 @@ fn inet_message(f: u32, line: &str, states: u32, detail: &dyn Fn(u64) -> Detail)
     Some(m)
 }
 
-fn inet_dump(request: &[u8], answer: &mut Answer) {
+fn inet_dump(net: &NetNs, request: &[u8], answer: &mut Answer) {
     const TCP: u8 = 6;
     const UDP: u8 = 17;
     const UDPLITE: u8 = 136;
@@ -193,10 +196,10 @@ fn inet_dump(request: &[u8], answer: &mut Answer) {
         _ => return,
     };
     let states = u32_at(request, HEADER + 4);
-    let Some(text) = tables::of_host(name).and_then(|t| String::from_utf8(t).ok()) else {
+    let Some(text) = tables::of_host(net, name).and_then(|t| String::from_utf8(t).ok()) else {
         return;
     };
-    let details = tables::details();
+    let details = tables::details(net);
     let detail = |ino: u64| details.get(&ino).copied().unwrap_or_default();
     for line in text.lines().skip(1) {
         if let Some(m) = inet_message(f, line, states, &detail) {
@@ -205,7 +208,7 @@ fn inet_dump(request: &[u8], answer: &mut Answer) {
     }
 }
 
-fn unix_dump(request: &[u8], answer: &mut Answer) {
+fn unix_dump(net: &NetNs, request: &[u8], answer: &mut Answer) {
     const ESTABLISHED: u8 = 1;
     const CLOSE: u8 = 7;
     const LISTEN: u8 = 10;
@@ -213,7 +216,7 @@ fn unix_dump(request: &[u8], answer: &mut Answer) {
     const QUEUES: u16 = 4;
     const UID: u16 = 7;
     let states = u32_at(request, HEADER + 4);
-    for (ino, owner, s) in tables::unix_sockets() {
+    for (ino, owner, s) in tables::unix_sockets(net) {
         let state = match (s.listening, s.connected) {
             (true, _) => LISTEN,
             (_, true) => ESTABLISHED,
@@ -234,8 +237,8 @@ fn unix_dump(request: &[u8], answer: &mut Answer) {
     }
 }
 
-/// Answers one request.
-fn serve(request: &[u8], answer: &mut Answer) {
+/// Answers one request about a network.
+fn serve(net: &NetNs, request: &[u8], answer: &mut Answer) {
     let kind = u16_at(request, 4);
     let flags = u16_at(request, 6);
     match kind {
@@ -243,8 +246,8 @@ fn serve(request: &[u8], answer: &mut Answer) {
         SOCK_DIAG_BY_FAMILY if flags & NLM_F_DUMP != NLM_F_DUMP => answer.error(Errno::ENOENT, request),
         SOCK_DIAG_BY_FAMILY => {
             match u32::from(request[HEADER]) {
-                family::INET | family::INET6 => inet_dump(request, answer),
-                family::UNIX => unix_dump(request, answer),
+                family::INET | family::INET6 => inet_dump(net, request, answer),
+                family::UNIX => unix_dump(net, request, answer),
                 _ => {}
             }
             answer.put(NLMSG_DONE, NLM_F_MULTI, &0u32.to_ne_bytes());
@@ -310,7 +313,7 @@ impl Socket for DiagSocket {
                 done: Vec::new(),
                 open: Vec::new(),
             };
-            serve(&rest[..n], &mut answer);
+            serve(&self.net, &rest[..n], &mut answer);
             let mut answers = self.answers.lock();
             if answers.len() > MAX_WAITING {
                 return Err(Errno::ENOBUFS);
@@ -385,7 +388,7 @@ impl Socket for DiagSocket {
     }
 
     fn ioctl(&self, ctx: &mut Ctx<'_>, request: u32, arg: u64) -> Result<u64, Errno> {
-        super::host::interface_ioctl(ctx, request, arg)
+        super::host::interface_ioctl(ctx, &self.net, request, arg)
     }
 
     fn poll(&self) -> Events {
@@ -439,7 +442,7 @@ mod tests {
             if dump {
                 b[6..8].copy_from_slice(&NLM_F_DUMP.to_ne_bytes());
             }
-            serve(&b, &mut fresh());
+            serve(&net::current(), &b, &mut fresh());
         }
 
         #[test]

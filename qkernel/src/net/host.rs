@@ -1,4 +1,4 @@
-//! Sockets of the host's network: inet, inet6 and netlink, in the container's own network namespace.
+//! Sockets of the host's network: inet, inet6 and netlink, each in the network it was made in.
 //!
 //! They never block in the host: a call is tried, and where the app may wait the thread parks until the host says ready.
 
@@ -6,6 +6,7 @@ use super::{Control, Outgoing, Patience, Received, Socket, SocketProvider, famil
 use crate::fs::file::PollSource;
 use crate::fs::poll::{host_ready, wait_host};
 use crate::fs::proc::sysctl;
+use crate::ns::net::{self, NetNs};
 use crate::sched::wait::Events;
 use crate::syscall::Ctx;
 use crate::task::creds::{Creds, cap};
@@ -30,30 +31,33 @@ impl SocketProvider for HostProvider {
     fn create(&self, creds: &Creds, f: u32, k: u32, protocol: u32) -> Result<Arc<dyn Socket>, Errno> {
         // The host's filter ends the sandbox on any other kind: what it forbids must be refused here.
         const NETLINK_ROUTE: u32 = 0;
+        let net = net::current();
         match (f, k) {
             (family::NETLINK, _) if protocol != NETLINK_ROUTE => return Err(Errno::EPROTONOSUPPORT),
             (family::NETLINK, kind::RAW | kind::DGRAM) => {}
             (family::INET | family::INET6, kind::STREAM | kind::DGRAM) => {}
-            (family::PACKET, _) | (_, kind::RAW) if !creds.capable(cap::NET_RAW) => return Err(Errno::EPERM),
+            (family::PACKET, _) | (_, kind::RAW) if !creds.capable_in(&net.owner, cap::NET_RAW) => {
+                return Err(Errno::EPERM);
+            }
             (family::PACKET, _) => return Err(Errno::EAFNOSUPPORT),
             (family::INET | family::INET6, kind::RAW) => {}
             _ => return Err(Errno::ESOCKTNOSUPPORT),
         }
-        let host = host::socket(f, k, protocol)?;
-        Ok(Arc::new(HostSocket::new(host, k)))
+        let host = net.socket(f, k, protocol)?;
+        Ok(Arc::new(HostSocket::new(net, host, k)))
     }
 }
 
-/// Interface queries (SIOCGIF*) on sockets of other families: any inet socket answers them.
+/// Interface queries (SIOCGIF*) on sockets of other families: any inet socket of their network answers them.
 ///
 /// # Errors
 /// As `netdevice(7)`; ENOTTY for other requests.
-pub fn interface_ioctl(ctx: &mut Ctx<'_>, request: u32, arg: u64) -> Result<u64, Errno> {
+pub fn interface_ioctl(ctx: &mut Ctx<'_>, net: &Arc<NetNs>, request: u32, arg: u64) -> Result<u64, Errno> {
     if !(0x8900..=0x89ff).contains(&request) {
         return Err(Errno::ENOTTY);
     }
-    let host = host::socket(family::INET, kind::DGRAM, 0)?;
-    HostSocket::new(host, kind::DGRAM).ioctl(ctx, request, arg)
+    let host = net.socket(family::INET, kind::DGRAM, 0)?;
+    HostSocket::new(net.clone(), host, kind::DGRAM).ioctl(ctx, request, arg)
 }
 
 /// The port of an inet or inet6 address; `None` for others, and for the port 0, which is any.
@@ -68,6 +72,7 @@ fn port(addr: &[u8]) -> Option<u16> {
 
 /// A socket of the host.
 pub struct HostSocket {
+    net: Arc<NetNs>,
     host: HostFile,
     kind: u32,
     /// As given to `listen(2)`, if it was.
@@ -75,13 +80,19 @@ pub struct HostSocket {
 }
 
 impl HostSocket {
-    /// Takes over a socket the host gave.
-    pub fn new(host: HostFile, kind: u32) -> Self {
+    /// Takes over a socket the host gave, which is in `net`.
+    pub fn new(net: Arc<NetNs>, host: HostFile, kind: u32) -> Self {
         Self {
+            net,
             host,
             kind,
             backlog: AtomicI64::new(-1),
         }
+    }
+
+    /// The network it is in.
+    pub fn net(&self) -> &Arc<NetNs> {
+        &self.net
     }
 
     /// Whether it takes no IPv4: IPV6_V6ONLY.
@@ -159,8 +170,12 @@ impl Socket for HostSocket {
         // The host would go by the rights of the sandbox's host side.
         if let Some(port) = port(addr)
             && matches!(self.kind, kind::STREAM | kind::DGRAM)
-            && !ctx.task.creds().capable(cap::NET_BIND_SERVICE)
-            && i64::from(port) < sysctl::get_int("net/ipv4/ip_unprivileged_port_start").unwrap_or(1024)
+            && !ctx
+                .task
+                .creds()
+                .capable_in(&self.net.owner, cap::NET_BIND_SERVICE)
+            && i64::from(port)
+                < sysctl::get_int_in(&self.net, "net/ipv4/ip_unprivileged_port_start").unwrap_or(1024)
         {
             return Err(Errno::EACCES);
         }
@@ -191,7 +206,7 @@ impl Socket for HostSocket {
 
     fn accept(&self, patience: Patience) -> Result<(Arc<dyn Socket>, Vec<u8>), Errno> {
         let (host, addr) = self.retry(Events::IN, patience, || host::accept(self.host.handle()))?;
-        Ok((Arc::new(Self::new(host, self.kind)), addr))
+        Ok((Arc::new(Self::new(self.net.clone(), host, self.kind)), addr))
     }
 
     fn name(&self) -> Result<Vec<u8>, Errno> {

@@ -9,6 +9,7 @@ use crate::fs::proc::host_text;
 use crate::fs::proc::net::register;
 use crate::fs::pseudo::Text;
 use crate::fs::sys::net::Device;
+use crate::ns::net::{self, NetNs};
 use crate::put;
 use crate::task::table;
 use alloc::string::String;
@@ -56,14 +57,17 @@ pub struct Detail {
     pub v6_only: bool,
 }
 
-/// Details of the host's sockets by inode number.
-pub fn details() -> HashMap<u64, Detail> {
-    let most = crate::fs::proc::sysctl::get_int("net/core/somaxconn").unwrap_or(4096) as u32;
+/// Details of the host's sockets in a network by inode number.
+pub fn details(net: &NetNs) -> HashMap<u64, Detail> {
+    let most = crate::fs::proc::sysctl::get_int_in(net, "net/core/somaxconn").unwrap_or(4096) as u32;
     let all = sockets();
     let known = all.iter().filter_map(|f| f.downcast::<SocketFile>());
     known
         .filter_map(|s| {
             let socket = s.socket().as_any().downcast_ref::<HostSocket>()?;
+            if !core::ptr::eq(net, &**socket.net()) {
+                return None;
+            }
             let detail = Detail {
                 backlog: socket.backlog().map_or(0, |b| b.min(most)),
                 v6_only: socket.v6_only(),
@@ -73,26 +77,26 @@ pub fn details() -> HashMap<u64, Detail> {
         .collect()
 }
 
-/// The unix sockets: inode number, owner, and what they are.
-pub fn unix_sockets() -> Vec<(u64, u32, Summary)> {
+/// The unix sockets of a network: inode number, owner, and what they are.
+pub fn unix_sockets(net: &NetNs) -> Vec<(u64, u32, Summary)> {
     let all = sockets();
     let known = all.iter().filter_map(|f| f.downcast::<SocketFile>());
     let mut list: Vec<(u64, u32, Summary)> = known
         .filter_map(|s| {
             let unix = s.socket().as_any().downcast_ref::<UnixSocket>()?;
-            Some((s.ino(), s.owner(), unix.summary()))
+            core::ptr::eq(net, &**unix.net()).then(|| (s.ino(), s.owner(), unix.summary()))
         })
         .collect();
     list.sort_by_key(|l| l.0);
     list
 }
 
-fn unix() -> Vec<u8> {
+fn unix(net: &NetNs) -> Vec<u8> {
     /// __SO_ACCEPTCON.
     const ACCEPTS: u32 = 1 << 16;
     let mut t = Text::new();
     put!(t, "Num       RefCount Protocol Flags    Type St Inode Path\n");
-    for (ino, _, s) in unix_sockets() {
+    for (ino, _, s) in unix_sockets(net) {
         let flags = if s.listening { ACCEPTS } else { 0 };
         let state = if s.connected { 3 } else { 1 };
         put!(
@@ -152,9 +156,9 @@ pub fn with_owners(text: &str) -> String {
     out
 }
 
-/// The host's table of the name; `None` where there is none.
-pub fn of_host(name: &str) -> Option<Vec<u8>> {
-    let text = host_text::string(SystemGroup::Net, name)?;
+/// The host's table of the name in a network; `None` where there is none.
+pub fn of_host(net: &NetNs, name: &str) -> Option<Vec<u8>> {
+    let text = host_text::string(&net.service, SystemGroup::Net, name)?;
     let sockets = matches!(
         name,
         "tcp" | "tcp6" | "udp" | "udp6" | "udplite" | "udplite6" | "raw" | "raw6" | "icmp" | "icmp6"
@@ -174,13 +178,15 @@ fn query(socket: &HostFile, name: &str, request: u32) -> Option<[u8; IFREQ - IFN
     r[IFNAME..].try_into().ok()
 }
 
+/// The interfaces in the calling task's network.
 fn devices() -> Vec<Device> {
     const SIOCGIFFLAGS: u32 = 0x8913;
     const SIOCGIFMTU: u32 = 0x8921;
     const SIOCGIFHWADDR: u32 = 0x8927;
     const SIOCGIFINDEX: u32 = 0x8933;
-    let text = host_text::string(SystemGroup::Net, "dev").unwrap_or_default();
-    let Ok(socket) = host::socket(family::INET, kind::DGRAM, 0) else {
+    let net = net::current();
+    let text = host_text::string(&net.service, SystemGroup::Net, "dev").unwrap_or_default();
+    let Ok(socket) = net.socket(family::INET, kind::DGRAM, 0) else {
         return Vec::new();
     };
     let number = |b: [u8; IFREQ - IFNAME]| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]);

@@ -1,10 +1,12 @@
-//! Namespaces: what a task sees as its host name, its mounts, its IPC objects, its users. Source: `namespaces(7)`.
+//! Namespaces: what a task sees as its host name, its mounts, its IPC objects, its network, its users. Source: `namespaces(7)`.
 //! One room per kind; this file holds a task's set of them and the calls that change it.
 
 pub mod file;
 pub mod ipc;
 pub mod mnt;
+pub mod net;
 pub mod pid;
+pub mod service;
 pub mod user;
 pub mod uts;
 
@@ -17,8 +19,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use hal::sync::Once;
 use ipc::IpcNs;
 use mnt::MntNs;
+use net::NetNs;
 use pid::PidNs;
 use qlib::Errno;
+use service::ServiceRef;
 use user::UserRef;
 use uts::UtsNs;
 
@@ -34,7 +38,7 @@ pub mod new {
     pub const PID: u64 = 0x2000_0000;
     pub const NET: u64 = 0x4000_0000;
     pub const ALL: u64 = TIME | NS | CGROUP | UTS | IPC | USER | PID | NET;
-    /// Kinds of which there is one only.
+    /// Kinds that cannot be made: there is one only, or (networks) the host makes them and each container comes with its own.
     pub const ONE: u64 = TIME | NET;
 }
 
@@ -70,12 +74,31 @@ impl Default for Id {
     }
 }
 
-/// A cgroup namespace: the guest has one cgroup, so all look alike.
+/// A cgroup namespace: a container has one cgroup, so all of a container look alike.
 pub struct CgroupNs {
     /// Its number.
     pub id: Id,
     /// Whose capabilities count.
     pub owner: UserRef,
+    /// Who has the cgroup's figures.
+    pub service: ServiceRef,
+    /// The most CPU time that was shown, ns: user, system.
+    pub shown_cpu_ns: [AtomicU64; 2],
+}
+
+impl CgroupNs {
+    /// A container's own, whose host side is `service`.
+    pub fn new(owner: UserRef, service: ServiceRef) -> Arc<Self> {
+        Self::with(Id::new(), owner, service)
+    }
+    fn with(id: Id, owner: UserRef, service: ServiceRef) -> Arc<Self> {
+        Arc::new(Self {
+            id,
+            owner,
+            service,
+            shown_cpu_ns: Default::default(),
+        })
+    }
 }
 
 /// The namespaces of a task, but for the user namespace, which its credentials hold. Immutable: changes make a new set.
@@ -89,6 +112,8 @@ pub struct Namespaces {
     pub mnt: Arc<MntNs>,
     /// The cgroup root.
     pub cgroup: Arc<CgroupNs>,
+    /// The network.
+    pub net: Arc<NetNs>,
     /// Where its children get their process numbers; its own are from [`Task::pid_ns`].
     pub pid: Arc<PidNs>,
 }
@@ -101,10 +126,8 @@ pub fn first() -> &'static Arc<Namespaces> {
             uts: Arc::new(UtsNs::first()),
             ipc: Arc::new(IpcNs::new(Id(FIRST_IPC), None)),
             mnt: Arc::new(MntNs::first()),
-            cgroup: Arc::new(CgroupNs {
-                id: Id(FIRST_CGROUP),
-                owner: None,
-            }),
+            cgroup: CgroupNs::with(Id(FIRST_CGROUP), None, None),
+            net: Arc::new(NetNs::first()),
             pid: pid::root().clone(),
         })
     })
@@ -144,7 +167,7 @@ pub struct Fresh {
 /// Makes the namespaces that `flags` asks for. `fs` is moved to the copy of its tree of mounts.
 ///
 /// # Errors
-/// EINVAL for kinds of which there is one only; EPERM; ENOSPC.
+/// EINVAL for kinds that cannot be made ([`new::ONE`]); EPERM; ENOSPC.
 pub fn make(task: &Task, fs: &FsContext, flags: u64) -> Result<Fresh, Errno> {
     let old = task.namespaces();
     let mut creds = task.creds();
@@ -173,10 +196,7 @@ pub fn make(task: &Task, fs: &FsContext, flags: u64) -> Result<Fresh, Errno> {
         set.ipc = Arc::new(IpcNs::new(Id::new(), owner.clone()));
     }
     if flags & new::CGROUP != 0 {
-        set.cgroup = Arc::new(CgroupNs {
-            id: Id::new(),
-            owner: owner.clone(),
-        });
+        set.cgroup = CgroupNs::new(owner.clone(), old.cgroup.service.clone());
     }
     if flags & new::PID != 0 {
         if !Arc::ptr_eq(task.pid_ns(), &old.pid) {
@@ -231,6 +251,7 @@ pub enum Any {
     Ipc(Arc<IpcNs>),
     Mnt(Arc<MntNs>),
     Cgroup(Arc<CgroupNs>),
+    Net(Arc<NetNs>),
     User(UserRef),
     Pid(Arc<PidNs>),
     /// The only one of its kind: name and number.
@@ -245,6 +266,7 @@ impl Any {
             Self::Ipc(_) => "ipc",
             Self::Mnt(_) => "mnt",
             Self::Cgroup(_) => "cgroup",
+            Self::Net(_) => "net",
             Self::User(_) => "user",
             Self::Pid(_) => "pid",
             Self::Only(name, ..) => name,
@@ -257,6 +279,7 @@ impl Any {
             Self::Ipc(n) => n.id.0,
             Self::Mnt(n) => n.id.0,
             Self::Cgroup(n) => n.id.0,
+            Self::Net(n) => n.id.0,
             Self::User(n) => user::id_of(n),
             Self::Pid(n) => n.id.0,
             Self::Only(_, ino, _) => *ino,
@@ -269,6 +292,7 @@ impl Any {
             Self::Ipc(_) => new::IPC,
             Self::Mnt(_) => new::NS,
             Self::Cgroup(_) => new::CGROUP,
+            Self::Net(_) => new::NET,
             Self::User(_) => new::USER,
             Self::Pid(_) => new::PID,
             Self::Only(_, _, flag) => *flag,
@@ -281,6 +305,7 @@ impl Any {
             Self::Ipc(n) => n.owner.clone(),
             Self::Mnt(n) => n.owner.clone(),
             Self::Cgroup(n) => n.owner.clone(),
+            Self::Net(n) => n.owner.clone(),
             Self::User(n) => n.as_ref().and_then(|n| n.parent.clone()),
             Self::Pid(n) => n.owner.clone(),
             Self::Only(..) => None,
@@ -296,7 +321,7 @@ impl Any {
             Self::Cgroup(set.cgroup.clone()),
             Self::Mnt(set.mnt.clone()),
             Self::Pid(task.pid_ns().clone()),
-            Self::Only("net", FIRST_NET, new::NET),
+            Self::Net(set.net.clone()),
             Self::Only("time", FIRST_TIME, new::TIME),
         ];
         all.into_iter().filter(|n| flags & n.flag() != 0).collect()
@@ -341,6 +366,7 @@ pub fn enter(task: &Arc<Task>, into: &[Any]) -> Result<(), Errno> {
             Any::Uts(n) => set.uts = n.clone(),
             Any::Ipc(n) => set.ipc = n.clone(),
             Any::Cgroup(n) => set.cgroup = n.clone(),
+            Any::Net(n) => set.net = n.clone(),
             Any::Pid(n) if !n.is_within(task.pid_ns()) => return Err(Errno::EINVAL),
             Any::Pid(n) => set.pid = n.clone(),
             Any::Mnt(n) => {

@@ -9,8 +9,8 @@ use alloc::sync::Arc;
 use qlib::Errno;
 
 rows! {
-    unshare: Partial("net and time namespaces are EINVAL: there is one of each"), |c, a| sys_unshare(c, a.u64(0));
-    setns: Partial("the net and time namespaces can be entered only where they are the caller's already"), sys_setns;
+    unshare: Partial("net and time namespaces are EINVAL: none can be made"), |c, a| sys_unshare(c, a.u64(0));
+    setns: Partial("the time namespace can be entered only where it is the caller's already"), sys_setns;
 }
 
 fn sys_unshare(c: &mut Ctx<'_>, flags: u64) -> SysResult {

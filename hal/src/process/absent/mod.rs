@@ -121,7 +121,7 @@ impl HostService for Process {
     fn ioctl(_h: Handle, _request: u32, _arg: &mut [u8]) -> Result<u64, Errno> {
         panic!("the process machine is not built for this architecture")
     }
-    fn socket(_domain: u32, _kind: u32, _protocol: u32) -> Result<Handle, Errno> {
+    fn socket(_service: Handle, _domain: u32, _kind: u32, _protocol: u32) -> Result<Handle, Errno> {
         panic!("the process machine is not built for this architecture")
     }
     fn bind(_h: Handle, _addr: &[u8]) -> Result<(), Errno> {

@@ -1,7 +1,9 @@
-//! The broker: QVisor's host side does what the sandbox's own rights do not reach, one request at a time per channel.
+//! The broker: QVisor's host side does what the sandbox's own rights do not reach, one request at a time per channel. A
+//! container's service is asked the same way, over a channel of its own.
 
 use super::super::sys;
 use crate::boot;
+use crate::contract::Clock;
 use crate::host::{Handle, Owner};
 use crate::sync::{Once, SpinLock};
 use crate::uapi::{general as g, net};
@@ -47,6 +49,10 @@ pub(super) struct Answer {
 
 /// The channels; each lock is held while its request is out. A waiter sleeps in the host, as the lock does.
 static CHANNELS: [SpinLock<()>; MAX_CHANNELS] = [const { SpinLock::new(()) }; MAX_CHANNELS];
+/// As [`CHANNELS`], for the services, whose channels are descriptors like others: some may share a lock.
+static SERVICES: [SpinLock<()>; 64] = [const { SpinLock::new(()) }; 64];
+/// A service that has not answered after this time does not.
+const SERVICE_NS: u64 = 10_000_000_000;
 static NEXT: AtomicU32 = AtomicU32::new(0);
 static TAG: AtomicU64 = AtomicU64::new(1);
 
@@ -86,10 +92,6 @@ pub(super) fn call(request: &Request<'_>, reply: &mut [u8]) -> Result<Answer, Er
     if n == 0 {
         return Err(Errno::ENOSYS);
     }
-    let payload = request.payload[0].len() + request.payload[1].len();
-    if payload > MAX_PAYLOAD {
-        return Err(Errno::E2BIG);
-    }
     let first = NEXT.fetch_add(1, Ordering::Relaxed) as usize;
     let free = (0..n)
         .map(|i| (first + i) % n)
@@ -98,7 +100,31 @@ pub(super) fn call(request: &Request<'_>, reply: &mut [u8]) -> Result<Answer, Er
         Some(f) => f,
         None => (first % n, CHANNELS[first % n].lock()),
     };
-    let fd = boot::info().channel_fds[index];
+    exchange(boot::info().channel_fds[index], None, request, reply)
+}
+
+/// Has the container's `service` make an object; [`Handle::NONE`] = the broker.
+pub(super) fn make(service: Handle, request: &Request<'_>) -> Result<Handle, Errno> {
+    if service == Handle::NONE {
+        return call(request, &mut [])?.handle.ok_or(Errno::EIO);
+    }
+    let _guard = SERVICES[service.0 as usize % SERVICES.len()].lock();
+    let deadline = super::super::Process::monotonic_ns().saturating_add(SERVICE_NS);
+    let answer = exchange(service.0 as i32, Some(deadline), request, &mut [])?;
+    answer.handle.ok_or(Errno::EIO)
+}
+
+/// Sends a request over `fd`, whose lock the caller holds, and waits for the answer until `deadline`.
+fn exchange(
+    fd: i32,
+    deadline: Option<u64>,
+    request: &Request<'_>,
+    reply: &mut [u8],
+) -> Result<Answer, Errno> {
+    let payload = request.payload[0].len() + request.payload[1].len();
+    if payload > MAX_PAYLOAD {
+        return Err(Errno::E2BIG);
+    }
     let tag = TAG.fetch_add(1, Ordering::Relaxed);
     let header = Header {
         tag,
@@ -111,8 +137,15 @@ pub(super) fn call(request: &Request<'_>, reply: &mut [u8]) -> Result<Answer, Er
         reply_cap: reply.len() as u32,
         reserved: 0,
     };
-    send(fd, &header, request)?;
-    receive(fd, tag, reply)
+    send(fd, deadline, &header, request)?;
+    loop {
+        match receive(fd, deadline, tag, reply)? {
+            Some(answer) => return Ok(answer),
+            // An answer that somebody no longer waited for.
+            None if deadline.is_some() => {}
+            None => return Err(gone(Errno::EPROTO)),
+        }
+    }
 }
 
 /// Room for two descriptors in a control message: header of 16 bytes, then the descriptors, padded to 8.
@@ -124,7 +157,7 @@ struct Rights {
     fds: [i32; 2],
 }
 
-fn send(fd: i32, header: &Header, request: &Request<'_>) -> Result<(), Errno> {
+fn send(fd: i32, deadline: Option<u64>, header: &Header, request: &Request<'_>) -> Result<(), Errno> {
     let mut iov = [
         [header.as_bytes().as_ptr() as u64, size_of::<Header>() as u64],
         [
@@ -165,18 +198,33 @@ fn send(fd: i32, header: &Header, request: &Request<'_>) -> Result<(), Errno> {
         0,
     ];
     loop {
-        let args = [fd as u64, message.as_ptr() as u64, net::MSG_NOSIGNAL as u64];
+        let flags = net::MSG_NOSIGNAL | patience(deadline);
+        let args = [fd as u64, message.as_ptr() as u64, flags as u64];
         // SAFETY: the host reads a msghdr and what it points at, all of which outlive the call.
         match unsafe { sys::call(g::__NR_sendmsg, args) } {
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => super::ready::block(fd, g::POLLOUT as u16),
+            Err(Errno::EAGAIN) => wait(fd, g::POLLOUT, deadline)?,
             Err(e) => return Err(gone(e)),
         }
     }
 }
 
-fn receive(fd: i32, tag: u64, data: &mut [u8]) -> Result<Answer, Errno> {
+/// MSG_DONTWAIT where there is a deadline: what waits then is [`wait`].
+fn patience(deadline: Option<u64>) -> u32 {
+    if deadline.is_some() { net::MSG_DONTWAIT } else { 0 }
+}
+
+fn wait(fd: i32, events: u32, deadline: Option<u64>) -> Result<(), Errno> {
+    if deadline.is_some_and(|d| super::super::Process::monotonic_ns() >= d) {
+        return Err(gone(Errno::ETIMEDOUT));
+    }
+    super::ready::block(fd, events as u16, deadline);
+    Ok(())
+}
+
+/// Receives the answer to `tag`; `None` = it was another's.
+fn receive(fd: i32, deadline: Option<u64>, tag: u64, data: &mut [u8]) -> Result<Option<Answer>, Errno> {
     let mut reply = Reply::new_zeroed();
     let mut rights = Rights {
         len: 0,
@@ -202,7 +250,7 @@ fn receive(fd: i32, tag: u64, data: &mut [u8]) -> Result<Answer, Errno> {
         let args = [
             fd as u64,
             message.as_mut_ptr() as u64,
-            net::MSG_CMSG_CLOEXEC as u64,
+            (net::MSG_CMSG_CLOEXEC | patience(deadline)) as u64,
         ];
         // SAFETY: the host writes a msghdr and what it points at, all of which outlive the call.
         match unsafe { sys::call(g::__NR_recvmsg, args) } {
@@ -213,26 +261,30 @@ fn receive(fd: i32, tag: u64, data: &mut [u8]) -> Result<Answer, Errno> {
                 break n as usize;
             }
             Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => super::ready::block(fd, g::POLLIN as u16),
+            Err(Errno::EAGAIN) => wait(fd, g::POLLIN, deadline)?,
             Err(e) => return Err(gone(e)),
         }
     };
-    if got < size_of::<Reply>() || reply.tag != tag {
+    if got < size_of::<Reply>() {
         return Err(gone(Errno::EPROTO));
     }
     let passed = rights.len >= 20 && rights.level == net::SOL_SOCKET && rights.kind == net::SCM_RIGHTS;
     let handle = (passed && rights.fds[0] >= 0).then_some(HandleId(rights.fds[0] as u64));
-    if let Err(e) = Errno::from_ret(reply.result) {
-        if let Some(h) = handle {
-            super::io::close(h);
-        }
-        return Err(e);
+    let result = Errno::from_ret(reply.result);
+    if let Some(h) = handle
+        && (result.is_err() || reply.tag != tag)
+    {
+        super::io::close(h);
     }
+    if reply.tag != tag {
+        return Ok(None);
+    }
+    result?;
     let len = (reply.data_len as usize).min(got - size_of::<Reply>());
-    Ok(Answer { handle, len })
+    Ok(Some(Answer { handle, len }))
 }
 
-/// A channel that fails means the host side ends: an input/output error for whoever asked.
+/// A channel that fails means the host side, or the container's process, ends: an input/output error for whoever asked.
 fn gone(e: Errno) -> Errno {
     log::error!("broker channel: {e}");
     Errno::EIO

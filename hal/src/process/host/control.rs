@@ -22,7 +22,7 @@ fn recvmsg(fd: i32, message: &mut [u64; 7], flags: u32) -> Result<usize, Errno> 
         // SAFETY: the host writes a msghdr and what it points at; the callers keep that alive.
         match unsafe { sys::call(g::__NR_recvmsg, args) } {
             Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => ready::block(fd, g::POLLIN as u16),
+            Err(Errno::EAGAIN) => ready::block(fd, g::POLLIN as u16, None),
             r => return r.map(|n| n as usize),
         }
     }
@@ -92,7 +92,7 @@ pub(super) fn send(event: &[u8]) -> Result<(), Errno> {
         // SAFETY: the host reads the event.
         match unsafe { sys::call(g::__NR_sendto, args) } {
             Err(Errno::EINTR) => {}
-            Err(Errno::EAGAIN) => ready::block(fd, g::POLLOUT as u16),
+            Err(Errno::EAGAIN) => ready::block(fd, g::POLLOUT as u16, None),
             r => return super::done(r),
         }
     }

@@ -114,17 +114,17 @@ impl HostService for Process {
     fn ioctl(h: Handle, request: u32, arg: &mut [u8]) -> Result<u64, Errno> {
         io::ioctl(h, request, arg)
     }
-    fn socket(domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno> {
-        sockets::socket(domain, kind, protocol)
+    fn socket(service: Handle, domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno> {
+        sockets::socket(service, domain, kind, protocol)
     }
-    fn system_file(group: SystemGroup, name: &[u8]) -> Result<Handle, Errno> {
+    fn system_file(service: Handle, group: SystemGroup, name: &[u8]) -> Result<Handle, Errno> {
         let request = broker::Request {
             op: Op::SystemFile,
             args: [group as u64, 0, 0, 0, 0, 0],
             payload: [name, b""],
             ..broker::Request::NONE
         };
-        broker::call(&request, &mut [])?.handle.ok_or(Errno::EIO)
+        broker::make(service, &request)
     }
     fn bind(h: Handle, addr: &[u8]) -> Result<(), Errno> {
         sockets::bind(h, addr)

@@ -82,14 +82,19 @@ pub(super) fn is_ready(h: Handle, events: u16) -> Result<bool, Errno> {
     look(&mut fds).map(|n| n > 0)
 }
 
-/// Sleeps until a descriptor of the machine's own is ready. Kicks do not end it.
-pub(super) fn block(fd: i32, events: u16) {
+/// Sleeps until a descriptor of the machine's own is ready, or for a while: until the deadline, or a signal.
+pub(super) fn block(fd: i32, events: u16, deadline_ns: Option<u64>) {
     let mut fds = [g::pollfd {
         fd,
         events: events as i16,
         revents: 0,
     }];
-    let _ = ppoll(&mut fds, None, None);
+    let _ = ppoll(&mut fds, timeout(deadline_ns), None);
+}
+
+/// The time left until a deadline, ns.
+fn timeout(deadline_ns: Option<u64>) -> Option<u64> {
+    deadline_ns.map(|d| d.saturating_sub(<super::Process as crate::contract::Clock>::monotonic_ns()))
 }
 
 /// Kicks are blocked while it lives, as they are all along in a thread that came by a trap.
@@ -117,8 +122,6 @@ pub(super) fn wait(items: &mut [PollItem], deadline_ns: Option<u64>) -> Result<u
     let Some(me) = me else { return now(items) };
     // SAFETY: the header keeps the thread alive while it runs.
     let me = unsafe { &*me };
-    let timeout =
-        deadline_ns.map(|d| d.saturating_sub(<super::Process as crate::contract::Clock>::monotonic_ns()));
     let _kicks = hold_kicks();
     me.mode.fetch_or(HOST_WAIT, Ordering::SeqCst);
     // From here on a token is followed by the kick signal, which stays pending until the host opens the mask.
@@ -126,7 +129,7 @@ pub(super) fn wait(items: &mut [PollItem], deadline_ns: Option<u64>) -> Result<u
         now(items)
     } else {
         let open = sys::KERNEL_MASK & !(1 << (sys::KICK - 1));
-        with_fds(items, |fds| ppoll(fds, timeout, Some(open)))
+        with_fds(items, |fds| ppoll(fds, timeout(deadline_ns), Some(open)))
     };
     me.mode.fetch_and(!HOST_WAIT, Ordering::SeqCst);
     match result {

@@ -22,15 +22,15 @@ const SOCK_FLAGS: u32 = g::O_NONBLOCK | g::O_CLOEXEC;
 /// SOCK_RAW.
 const RAW: u32 = 3;
 
-pub(super) fn socket(domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno> {
-    // Raw sockets are beyond the sandbox's rights and its filter.
-    if kind == RAW && domain != net::AF_NETLINK {
+pub(super) fn socket(service: Handle, domain: u32, kind: u32, protocol: u32) -> Result<Handle, Errno> {
+    // Other network namespaces are beyond the sandbox's reach, raw sockets beyond its rights and its filter.
+    if service != Handle::NONE || kind == RAW && domain != net::AF_NETLINK {
         let request = Request {
             op: Op::Socket,
             args: [domain as u64, kind as u64, protocol as u64, 0, 0, 0],
             ..Request::NONE
         };
-        return broker::call(&request, &mut [])?.handle.ok_or(Errno::EIO);
+        return broker::make(service, &request);
     }
     sys::plain(
         g::__NR_socket,

@@ -1,5 +1,6 @@
-//! Texts that the host has about the sandbox: its network namespace, its cgroup, the machine's memory.
+//! Texts that the host has about the sandbox and its containers: network namespaces, cgroups, the machine's memory.
 
+use crate::ns::service::{self, ServiceRef};
 use alloc::string::String;
 use alloc::vec::Vec;
 use hal::host::{self, Dest, SystemGroup};
@@ -10,12 +11,12 @@ const MAX: usize = 16 << 20;
 /// Bytes asked for at once.
 const STEP: usize = 32 << 10;
 
-/// Reads a text whole.
+/// Reads a text whole, as the host side `of` a container has it.
 ///
 /// # Errors
-/// ENOENT where the host has none of that name; ENOSYS where nobody serves them.
-pub fn read(group: SystemGroup, name: &str) -> Result<Vec<u8>, Errno> {
-    let file = host::system_file(group, name)?;
+/// ENOENT where the host has none of that name; ENOSYS where nobody serves them; EIO where nobody serves them any more.
+pub fn read(of: &ServiceRef, group: SystemGroup, name: &str) -> Result<Vec<u8>, Errno> {
+    let file = host::system_file(service::handle(of), group, name)?;
     let mut text = Vec::new();
     loop {
         let at = text.len();
@@ -34,13 +35,18 @@ pub fn read(group: SystemGroup, name: &str) -> Result<Vec<u8>, Errno> {
 }
 
 /// As [`read`], as text; nothing where there is none.
-pub fn string(group: SystemGroup, name: &str) -> Option<String> {
-    String::from_utf8(read(group, name).ok()?).ok()
+pub fn string(of: &ServiceRef, group: SystemGroup, name: &str) -> Option<String> {
+    String::from_utf8(read(of, group, name).ok()?).ok()
 }
 
-/// A text that is one number.
-pub fn number(group: SystemGroup, name: &str) -> Option<u64> {
-    string(group, name)?.trim().parse().ok()
+/// A text about the cgroup of the calling task's container.
+pub fn cgroup(name: &str) -> Option<String> {
+    string(&crate::ns::current().cgroup.service, SystemGroup::Cgroup, name)
+}
+
+/// As [`cgroup`], of a text that is one number.
+pub fn cgroup_number(name: &str) -> Option<u64> {
+    cgroup(name)?.trim().parse().ok()
 }
 
 /// The number behind `key` in lines of key and number.

@@ -5,7 +5,7 @@ use crate::task::{Process, exit::account, process::Usage, table};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 
 /// Clock ticks per second in `/proc` (USER_HZ).
 pub const HZ: u64 = 100;
@@ -28,15 +28,14 @@ pub fn usage(p: &Process) -> Usage {
 
 /// CPU time as the host counts it for the container's cgroup, by version 2's names or version 1's.
 fn cgroup_cpu_ns() -> Option<(u64, u64)> {
-    use super::host_text::{number, string, value};
-    use hal::host::SystemGroup::Cgroup;
-    let stat = string(Cgroup, "cpu.stat")?;
+    use super::host_text::{cgroup, cgroup_number, value};
+    let stat = cgroup("cpu.stat")?;
     if let (Some(user), Some(system)) = (value(&stat, "user_usec"), value(&stat, "system_usec")) {
         return Some((user * 1000, system * 1000));
     }
     Some((
-        number(Cgroup, "cpuacct.usage_user")?,
-        number(Cgroup, "cpuacct.usage_sys")?,
+        cgroup_number("cpuacct.usage_user")?,
+        cgroup_number("cpuacct.usage_sys")?,
     ))
 }
 
@@ -55,11 +54,11 @@ fn own_cpu_ns() -> (u64, u64) {
     sum
 }
 
-/// CPU time of the whole container, ns: user, system; the kernel's own sums where the host counts none. Never goes back.
+/// CPU time of the calling task's whole container, ns: user, system; the kernel's own sums where the host counts none. Never goes back.
 pub fn total_cpu_ns() -> (u64, u64) {
-    static LAST: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+    let shown = &crate::ns::current().cgroup.shown_cpu_ns;
     let sum = cgroup_cpu_ns().unwrap_or_else(own_cpu_ns);
-    let top = |i: usize, v: u64| LAST[i].fetch_max(v, Ordering::Relaxed).max(v);
+    let top = |i: usize, v: u64| shown[i].fetch_max(v, Ordering::Relaxed).max(v);
     (top(0, sum.0), top(1, sum.1))
 }
 

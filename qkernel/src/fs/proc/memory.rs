@@ -1,9 +1,9 @@
 //! How much memory the container has, uses and could get: the host's cgroup tells, and the machine where there is no limit.
 
-use super::host_text::{number, string, value};
+use super::host_text::{cgroup, cgroup_number, string, value};
 use crate::task::table;
 use alloc::string::String;
-use hal::host::SystemGroup::{Cgroup, Proc};
+use hal::host::SystemGroup::Proc;
 
 /// Figures in KiB, as `meminfo` names them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,12 +32,12 @@ const UNKNOWN_KIB: u64 = 16 << 20;
 
 /// Bytes in use by the container, if the host tells: version 2's name, then version 1's.
 pub fn cgroup_usage() -> Option<u64> {
-    number(Cgroup, "memory.current").or_else(|| number(Cgroup, "memory.usage_in_bytes"))
+    cgroup_number("memory.current").or_else(|| cgroup_number("memory.usage_in_bytes"))
 }
 
 /// The most bytes it ever used.
 pub fn cgroup_peak() -> Option<u64> {
-    number(Cgroup, "memory.peak").or_else(|| number(Cgroup, "memory.max_usage_in_bytes"))
+    cgroup_number("memory.peak").or_else(|| cgroup_number("memory.max_usage_in_bytes"))
 }
 
 /// The kinds of a container's memory, bytes, by version 2's names.
@@ -46,7 +46,7 @@ pub struct CgroupStat(String);
 impl CgroupStat {
     /// Asks the host.
     pub fn read() -> Option<Self> {
-        string(Cgroup, "memory.stat").map(Self)
+        cgroup("memory.stat").map(Self)
     }
     /// Whether these are version 2's words already.
     pub fn text_v2(&self) -> Option<&str> {
@@ -78,7 +78,7 @@ impl CgroupStat {
 
 /// All figures.
 pub fn figures() -> Figures {
-    let host = string(Proc, "meminfo");
+    let host = string(&None, Proc, "meminfo");
     let of_host = |name: &str| host.as_deref().and_then(|h| value(h, name)).unwrap_or(0);
     let machine = match of_host("MemTotal") {
         0 => UNKNOWN_KIB,

@@ -3,12 +3,13 @@
 use super::who::Who;
 use crate::fs::inode::{FileType, InodeRef};
 use crate::fs::pseudo::{Dir, Entries, Entry, TextFile};
+use crate::ns::net::NetNs;
 use alloc::vec::Vec;
 use hal::sync::SpinLock;
 use qlib::Errno;
 
-/// Makes the text of one table.
-pub type Table = fn() -> Vec<u8>;
+/// Makes the text of one table of a network.
+pub type Table = fn(&NetNs) -> Vec<u8>;
 
 /// Name, and text while nobody knows more.
 const TABLES: &[(&str, &str)] = &[
@@ -79,19 +80,19 @@ pub fn register(name: &'static str, table: Table) {
     all.push((name, table));
 }
 
-fn text(name: &'static str, fallback: &'static str) -> Vec<u8> {
+fn text(net: &NetNs, name: &'static str, fallback: &'static str) -> Vec<u8> {
     let table = REGISTERED
         .lock()
         .iter()
         .find(|(n, _)| *n == name)
         .map(|(_, t)| *t);
     match table {
-        Some(t) => t(),
-        None => crate::net::tables::of_host(name).unwrap_or_else(|| fallback.as_bytes().to_vec()),
+        Some(t) => t(net),
+        None => crate::net::tables::of_host(net, name).unwrap_or_else(|| fallback.as_bytes().to_vec()),
     }
 }
 
-/// `/proc/PID/net`.
+/// `/proc/PID/net`: the network that the process is in.
 pub(super) fn dir(who: &Who, k: u64) -> InodeRef {
     Dir::new(who.meta(k, 0o555), Net(who.clone()))
 }
@@ -122,9 +123,11 @@ impl Entries for Net {
             .enumerate()
             .find(|(_, (n, _))| n.as_bytes() == name)
             .ok_or(Errno::ENOENT)?;
-        let (name, fallback) = (*name, *fallback);
+        let (name, fallback, who) = (*name, *fallback, self.0.clone());
         Ok(TextFile::new(self.0.meta(FIRST + i as u64, 0o444), move || {
-            Ok(text(name, fallback))
+            // A zombie is in none any more.
+            let set = who.live().map_err(|_| Errno::EINVAL)?.namespaces();
+            Ok(text(&set.net, name, fallback))
         }))
     }
     fn list(&self) -> Result<Vec<Entry>, Errno> {

@@ -7,6 +7,7 @@ use super::host_text;
 use super::sysctl_table::{Class, TABLE};
 use crate::fs::inode::InodeRef;
 use crate::fs::pseudo::{Dir, Meta, Table, TextFile, new_ino};
+use crate::ns::net::{self, NetNs};
 use crate::task::creds::cap;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -15,7 +16,7 @@ use hal::host::SystemGroup;
 use hal::sync::SpinLock;
 use qlib::Errno;
 
-/// Values that were changed, by path (`net/core/somaxconn`).
+/// Values that were changed, by path (`fs/mqueue/msg_max`); those of a network (`net/`) it keeps itself.
 static CHANGED: SpinLock<BTreeMap<&'static str, String>> = SpinLock::new(BTreeMap::new());
 
 /// One setting.
@@ -26,10 +27,15 @@ pub(super) struct Setting {
     pub class: Class,
 }
 
-/// The current value as text, without a newline; `None` = no such setting.
+/// The current value as text, without a newline, in the calling task's network; `None` = no such setting.
 pub fn get(path: &str) -> Option<String> {
+    get_in(&net::current(), path)
+}
+
+/// As [`get`], in another network.
+pub fn get_in(net: &NetNs, path: &str) -> Option<String> {
     let s = TABLE.iter().find(|s| s.path == path)?;
-    Some(value(s))
+    Some(value(net, s))
 }
 
 /// The current value of a setting that is one integer.
@@ -37,24 +43,48 @@ pub fn get_int(path: &str) -> Option<i64> {
     get(path)?.parse().ok()
 }
 
+/// As [`get_int`], in another network.
+pub fn get_int_in(net: &NetNs, path: &str) -> Option<i64> {
+    get_in(net, path)?.parse().ok()
+}
+
 /// Sets a setting of the container's specification: dots or slashes between the parts of `name`.
 ///
 /// # Errors
 /// ENOENT when there is none of that name; EPERM when it cannot be changed; EINVAL.
 pub fn set(name: &str, text: &str) -> Result<(), Errno> {
-    let wanted = name.replace('.', "/");
-    let s = TABLE.iter().find(|s| s.path == wanted).ok_or(Errno::ENOENT)?;
-    store(s, text.as_bytes())
+    set_in(&net::current(), name, text)
 }
 
-fn value(s: &Setting) -> String {
+/// As [`set`], of a container with a network of its own.
+///
+/// # Errors
+/// As [`set`].
+pub fn set_in(net: &NetNs, name: &str, text: &str) -> Result<(), Errno> {
+    let wanted = name.replace('.', "/");
+    let s = TABLE.iter().find(|s| s.path == wanted).ok_or(Errno::ENOENT)?;
+    store(net, s, text.as_bytes())
+}
+
+/// Whether a setting belongs to a network.
+fn is_network(path: &str) -> bool {
+    path.starts_with("net/")
+}
+
+/// The value of a setting that was changed.
+fn changed(net: &NetNs, path: &str) -> Option<String> {
+    if is_network(path) {
+        net.settings.lock().get(path).cloned()
+    } else {
+        CHANGED.lock().get(path).cloned()
+    }
+}
+
+fn value(net: &NetNs, s: &Setting) -> String {
     if let Class::Live(show, _) = s.class {
         return show();
     }
-    if let Some(v) = CHANGED.lock().get(s.path) {
-        return v.clone();
-    }
-    if let Some(v) = of_network(s.path) {
+    if let Some(v) = changed(net, s.path).or_else(|| of_network(net, s.path)) {
         return v;
     }
     match s.class {
@@ -66,15 +96,15 @@ fn value(s: &Setting) -> String {
 }
 
 /// Inet sockets are the host's, in the container's network namespace: its settings are theirs.
-fn of_network(path: &str) -> Option<String> {
-    if !path.starts_with("net/") || path.starts_with("net/unix/") {
+fn of_network(net: &NetNs, path: &str) -> Option<String> {
+    if !is_network(path) || path.starts_with("net/unix/") {
         return None;
     }
-    let text = host_text::string(SystemGroup::Proc, &alloc::format!("sys/{path}"))?;
+    let text = host_text::string(&net.service, SystemGroup::Proc, &alloc::format!("sys/{path}"))?;
     Some(String::from(text.trim_end()))
 }
 
-fn store(s: &Setting, bytes: &[u8]) -> Result<(), Errno> {
+fn store(net: &NetNs, s: &Setting, bytes: &[u8]) -> Result<(), Errno> {
     let text = core::str::from_utf8(bytes).map_err(|_| Errno::EINVAL)?;
     let text = text.trim_matches(|c: char| c.is_ascii_whitespace() || c == '\0');
     let new = match s.class {
@@ -98,7 +128,11 @@ fn store(s: &Setting, bytes: &[u8]) -> Result<(), Errno> {
             parts.join("\t")
         }
     };
-    CHANGED.lock().insert(s.path, new);
+    if is_network(s.path) {
+        net.settings.lock().insert(s.path, new);
+    } else {
+        CHANGED.lock().insert(s.path, new);
+    }
     Ok(())
 }
 
@@ -108,7 +142,8 @@ fn may_write(path: &str) -> bool {
         return true;
     };
     let creds = me.creds();
-    creds.capable(cap::SYS_ADMIN) || path.starts_with("net/") && creds.capable(cap::NET_ADMIN)
+    creds.capable(cap::SYS_ADMIN)
+        || is_network(path) && creds.capable_in(&net::current().owner, cap::NET_ADMIN)
 }
 
 fn inode(dev: u64, s: &'static Setting) -> InodeRef {
@@ -121,7 +156,7 @@ fn inode(dev: u64, s: &'static Setting) -> InodeRef {
         gid: 0,
     };
     let show = move || {
-        let mut v = value(s);
+        let mut v = value(&net::current(), s);
         v.push('\n');
         Ok(v.into_bytes())
     };
@@ -130,7 +165,7 @@ fn inode(dev: u64, s: &'static Setting) -> InodeRef {
     }
     TextFile::writable(meta, show, move |bytes| {
         if may_write(s.path) {
-            store(s, bytes)
+            store(&net::current(), s, bytes)
         } else {
             Err(Errno::EPERM)
         }

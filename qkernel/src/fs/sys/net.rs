@@ -1,4 +1,4 @@
-//! `/sys/class/net`: the network devices of the container, which the network tells.
+//! `/sys/class/net`: the network devices of whoever looks, which the network tells.
 
 use crate::fs::inode::{FileType, InodeRef};
 use crate::fs::pseudo::{Dir, Entries, Entry, Link, Meta, Tree, new_dev};

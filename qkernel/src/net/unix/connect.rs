@@ -102,7 +102,7 @@ impl UnixSocket {
         let target = if unspecified {
             None
         } else {
-            Some(name::find(addr, kind::DGRAM)?)
+            Some(name::find(&self.net, addr, kind::DGRAM)?)
         };
         if let Some(t) = &target {
             let s = t.state.lock();
@@ -129,8 +129,9 @@ impl UnixSocket {
         addr: &[u8],
         patience: Patience,
     ) -> Result<(), Errno> {
-        let listener = name::find(addr, self.kind)?;
-        let server = UnixSocket::new(self.kind);
+        let listener = name::find(&self.net, addr, self.kind)?;
+        // As Linux: of the network of who connects.
+        let server = UnixSocket::new(self.net.clone(), self.kind);
         {
             let mut s = server.state.lock();
             s.phase = Phase::Connected;

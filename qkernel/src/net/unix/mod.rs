@@ -14,6 +14,7 @@ pub mod transfer;
 
 use super::{Outgoing, Patience, PeerCred, Received, Socket, SocketProvider, family, kind};
 use crate::fs::file::PollSource;
+use crate::ns::net::{self, NetNs};
 use crate::sched::wait::{Events, WaitQueue};
 use crate::syscall::Ctx;
 use crate::task::Task;
@@ -51,7 +52,7 @@ impl SocketProvider for UnixProvider {
             kind::RAW => kind::DGRAM,
             _ => return Err(Errno::ESOCKTNOSUPPORT),
         };
-        Ok(UnixSocket::new(k))
+        Ok(UnixSocket::new(net::current(), k))
     }
 }
 
@@ -95,6 +96,8 @@ pub(super) struct State {
 /// A unix socket.
 pub struct UnixSocket {
     me: Weak<UnixSocket>,
+    /// Where abstract names are looked up.
+    net: Arc<NetNs>,
     kind: u32,
     state: SpinLock<State>,
     queue: WaitQueue,
@@ -140,10 +143,15 @@ impl UnixSocket {
             path: s.name.as_ref().map_or_else(Vec::new, |n| n.path().to_vec()),
         }
     }
-    /// A socket without name and peer.
-    pub fn new(kind: u32) -> Arc<Self> {
+    /// The network it was made in.
+    pub fn net(&self) -> &Arc<NetNs> {
+        &self.net
+    }
+    /// A socket of `net` without name and peer.
+    pub fn new(net: Arc<NetNs>, kind: u32) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
+            net,
             kind,
             state: SpinLock::new(State {
                 phase: Phase::Idle,
@@ -165,9 +173,10 @@ impl UnixSocket {
         })
     }
 
-    /// Two connected sockets.
+    /// Two connected sockets of the calling task's network.
     pub fn pair(kind: u32) -> (Arc<Self>, Arc<Self>) {
-        let (a, b) = (Self::new(kind), Self::new(kind));
+        let net = net::current();
+        let (a, b) = (Self::new(net.clone(), kind), Self::new(net, kind));
         let (cred, groups) = current_cred();
         for (x, y) in [(&a, &b), (&b, &a)] {
             let mut s = x.state.lock();
@@ -281,7 +290,7 @@ impl Socket for UnixSocket {
     }
     fn ioctl(&self, ctx: &mut Ctx<'_>, request: u32, arg: u64) -> Result<u64, Errno> {
         match self.do_ioctl(request, arg) {
-            Err(Errno::ENOTTY) => crate::net::host::interface_ioctl(ctx, request, arg),
+            Err(Errno::ENOTTY) => crate::net::host::interface_ioctl(ctx, &self.net, request, arg),
             r => r,
         }
     }

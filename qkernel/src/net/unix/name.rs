@@ -2,6 +2,7 @@
 
 use super::UnixSocket;
 use crate::net::family;
+use crate::ns::net::NetNs;
 use crate::task::Task;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -17,8 +18,8 @@ const PATH_MAX: usize = 108;
 /// What a bound socket is found by.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Address {
-    /// The bytes of `sun_path`, the leading NUL included.
-    Abstract(Vec<u8>),
+    /// The number of the network, and the bytes of `sun_path`, the leading NUL included.
+    Abstract(u64, Vec<u8>),
     /// Device and number of the inode.
     Inode(u64, u64),
 }
@@ -69,15 +70,15 @@ fn cut(path: &[u8]) -> &[u8] {
     &path[..end]
 }
 
-/// Finds the socket an address names.
+/// Finds the socket an address names in `net`; inodes are known everywhere.
 ///
 /// # Errors
 /// ECONNREFUSED when nobody is bound there, EPROTOTYPE for another type, and those of path resolution.
-pub(super) fn find(addr: &[u8], kind: u32) -> Result<Arc<UnixSocket>, Errno> {
+pub(super) fn find(net: &NetNs, addr: &[u8], kind: u32) -> Result<Arc<UnixSocket>, Errno> {
     let path = path_of(addr)?;
     let key = match path.first() {
         None => return Err(Errno::ECONNREFUSED),
-        Some(0) => Address::Abstract(path.to_vec()),
+        Some(0) => Address::Abstract(net.id.0, path.to_vec()),
         Some(_) => {
             let task = crate::task::current().ok_or(Errno::ECONNREFUSED)?;
             super::path::lookup(&task, cut(path))?
@@ -129,9 +130,10 @@ pub(super) fn bind(task: &Task, addr: &[u8], socket: &UnixSocket) -> Result<Arc<
 /// # Errors
 /// EADDRINUSE, EINVAL.
 pub(super) fn bind_abstract(addr: &[u8], socket: &UnixSocket) -> Result<Arc<Name>, Errno> {
+    let named = |path: &[u8]| Address::Abstract(socket.net.id.0, path.to_vec());
     match path_of(addr)? {
         [] => autobind(socket),
-        path @ [0, ..] => claim(Address::Abstract(path.to_vec()), path.to_vec(), socket),
+        path @ [0, ..] => claim(named(path), path.to_vec(), socket),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -145,7 +147,7 @@ fn autobind(socket: &UnixSocket) -> Result<Arc<Name>, Errno> {
     for _ in 0..0x10_0000 {
         let n = NEXT.fetch_add(1, Ordering::Relaxed) & 0xf_ffff;
         let path = format!("\0{n:05x}").into_bytes();
-        match claim(Address::Abstract(path.clone()), path, socket) {
+        match claim(Address::Abstract(socket.net.id.0, path.clone()), path, socket) {
             Err(Errno::EADDRINUSE) => {}
             r => return r,
         }

@@ -62,7 +62,7 @@ fn push_rights(to: &UnixSocket, b: &[u8], files: Vec<Arc<File>>) {
     });
 }
 fn listener(k: u32, n: &str) -> (Arc<UnixSocket>, Vec<u8>) {
-    let s = UnixSocket::new(k);
+    let s = UnixSocket::new(net::current(), k);
     let addr = abstract_name(n);
     let name = name::bind_abstract(&addr, &s).unwrap();
     s.state.lock().name = Some(name);
@@ -188,17 +188,20 @@ fn packets_keep_their_borders() {
 fn datagrams_by_name() {
     crate::tests::boot();
     let addr = abstract_name("datagrams_by_name");
-    let server = UnixSocket::new(kind::DGRAM);
+    let server = UnixSocket::new(net::current(), kind::DGRAM);
     let name = name::bind_abstract(&addr, &server).unwrap();
     server.state.lock().name = Some(name);
-    let again = UnixSocket::new(kind::DGRAM);
+    let again = UnixSocket::new(net::current(), kind::DGRAM);
     assert_eq!(name::bind_abstract(&addr, &again).err(), Some(Errno::EADDRINUSE));
-    let client = UnixSocket::new(kind::DGRAM);
+    let client = UnixSocket::new(net::current(), kind::DGRAM);
     assert_eq!(send(&client, b"x"), Err(Errno::ENOTCONN));
     assert_eq!(send_to(&client, b"hi", &addr), Ok(2));
     assert_eq!(bytes(&server, 10).unwrap(), b"hi");
-    let stranger = UnixSocket::new(kind::STREAM);
-    assert_eq!(name::find(&addr, stranger.kind).err(), Some(Errno::EPROTOTYPE));
+    let stranger = UnixSocket::new(net::current(), kind::STREAM);
+    assert_eq!(
+        name::find(&stranger.net, &addr, stranger.kind).err(),
+        Some(Errno::EPROTOTYPE)
+    );
     // The queue is short, and the sender learns when there is room.
     while send_to(&client, b"x", &addr).is_ok() {}
     assert_eq!(server.state.lock().inbox.len(), MAX_DATAGRAMS + 1);
@@ -225,7 +228,9 @@ fn listen_connect_accept() {
     let (server, addr) = listener(kind::STREAM, "listen_connect_accept");
     assert_eq!(server.do_accept(NOW).err(), Some(Errno::EAGAIN));
     let connect = |s: &UnixSocket, p| s.connect_as(PeerCred::default(), Arc::default(), &addr, p);
-    let clients: Vec<_> = (0..3).map(|_| UnixSocket::new(kind::STREAM)).collect();
+    let clients: Vec<_> = (0..3)
+        .map(|_| UnixSocket::new(net::current(), kind::STREAM))
+        .collect();
     connect(&clients[0], NOW).unwrap();
     connect(&clients[1], NOW).unwrap();
     assert_eq!(connect(&clients[2], NOW), Err(Errno::EAGAIN));
@@ -247,7 +252,7 @@ fn listen_connect_accept() {
     server.do_release();
     assert_eq!(bytes(&clients[2], 1), Err(Errno::ECONNRESET));
     assert_eq!(send(&end, b"x"), Ok(1));
-    let fresh = UnixSocket::new(kind::STREAM);
+    let fresh = UnixSocket::new(net::current(), kind::STREAM);
     assert_eq!(connect(&fresh, NOW), Err(Errno::ECONNREFUSED));
 }
 
@@ -258,4 +263,37 @@ fn an_open_file_releases_its_socket() {
     assert!(b.poll().contains(Events::OUT));
     drop(f);
     assert!(b.poll().contains(Events::HUP));
+}
+
+#[test]
+fn abstract_names_are_known_in_their_network() {
+    crate::tests::boot();
+    let addr = abstract_name("abstract_names_are_known_in_their_network");
+    let nets = [NetNs::new(None, None), NetNs::new(None, None)];
+    let listen = |net: &Arc<NetNs>| {
+        let s = UnixSocket::new(net.clone(), kind::STREAM);
+        let name = name::bind_abstract(&addr, &s)?;
+        s.state.lock().name = Some(name);
+        s.do_listen(PeerCred::default(), Arc::default(), 1).unwrap();
+        Ok(s)
+    };
+    let connect = |net: &Arc<NetNs>| {
+        let s = UnixSocket::new(net.clone(), kind::STREAM);
+        s.connect_as(PeerCred::default(), Arc::default(), &addr, NOW)
+            .map(|()| s)
+    };
+    let first = listen(&nets[0]).unwrap();
+    assert_eq!(listen(&nets[0]).err(), Some(Errno::EADDRINUSE));
+    assert_eq!(connect(&nets[1]).err(), Some(Errno::ECONNREFUSED));
+    let second = listen(&nets[1]).unwrap();
+    let client = connect(&nets[1]).unwrap();
+    assert_eq!(first.do_accept(NOW).err(), Some(Errno::EAGAIN));
+    let end = second.do_accept(NOW).unwrap();
+    assert!(Arc::ptr_eq(end.net(), &nets[1]));
+    send(&client, b"x").unwrap();
+    assert_eq!(bytes(&end, 1).unwrap(), b"x");
+    // The end of one name leaves the other.
+    first.do_release();
+    assert!(connect(&nets[0]).is_err() && connect(&nets[1]).is_ok());
+    second.do_release();
 }

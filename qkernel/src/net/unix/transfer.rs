@@ -141,7 +141,7 @@ impl UnixSocket {
         patience: Patience,
     ) -> Result<usize, Errno> {
         let named = match out.addr {
-            Some(a) if !a.is_empty() => Some(super::name::find(a, kind::DGRAM)?),
+            Some(a) if !a.is_empty() => Some(super::name::find(&self.net, a, kind::DGRAM)?),
             _ => None,
         };
         let (from, send_buffer) = {
