@@ -75,9 +75,31 @@ def by_unshare(ctx):
     equal((result.rc, result.text), (0, expected.text), f"outcome\n{result}")
 
 
+# Objects of each kind, made and changed by util-linux; keys and times are as they come.
+OBJECTS = r"""
+ipcmk -M 8192 -p 640 >/dev/null; ipcmk -M 100 >/dev/null; ipcmk -S 3 >/dev/null; ipcmk -Q -p 622 >/dev/null; ipcmk -Q >/dev/null
+show() {
+    for i in msg sem; do sed -E '2,$s/^ *-?[0-9]+ /KEY /; s/[0-9]{10}/TIME/g' /proc/sysvipc/$i; done
+    sed -E '2,$s/^ *-?[0-9]+ (.{39}) .{5} /KEY \1 MAKER /; s/[0-9]{10}/TIME/g' /proc/sysvipc/shm
+}
+show; ipcs | sed -E 's/0x[0-9a-f]{8}/KEY/'; ipcs -u; ipcrm -m 0 -q 0; show; ipcs -m -i 1 2>&1 | grep -c uid; ipcs -l; ipcmk -M 1 | tr -dc 0-9; ipcrm -m 1; for i in $(seq 70); do ipcmk -Q >/dev/null; ipcrm -q $(tail -1 /proc/sysvipc/msg | awk '{print $2}'); done; ipcmk -Q | tr -dc 0-9; ipcrm -a; ipcs -m | wc -l
+unshare -i sh -c 'wc -l </proc/sysvipc/shm'
+"""
+
+
+def objects(ctx):
+    """`/proc/sysvipc`, which ipcs(1) reads."""
+    b = ctx.bundle(OBJECTS, bundle.servers(), change=administrator)
+    expected = ctx.reference.run(b)
+    check(expected.rc == 0 and "KEY" in expected.text and len(expected.text.splitlines()) > 40, f"the comparison itself failed\n{expected}")
+    result = ctx.quark.run(b)
+    equal((result.rc, result.text), (0, expected.text), f"outcome\n{result}")
+
+
 def cases():
     yield line_by_line("namespaces inside", os.path.join(os.path.dirname(__file__), "namespaces.c"), least=5000, change=administrator)
     yield line_by_line("pid namespaces inside", os.path.join(os.path.dirname(__file__), "pids.c"), least=8000, change=administrator, timeout=200,
                        parts=PIDS_PARTS)
     yield Case("unshare of util-linux", by_unshare)
+    yield Case("System V objects in /proc", objects)
     yield Case("pid namespaces by util-linux", by_tools)

@@ -3,7 +3,7 @@
 //! A segment is a memory file. Who has it attached is seen from the areas that refer to it, so fork, exit and munmap need
 //! no bookkeeping; a segment marked for removal goes when somebody next looks.
 
-use super::sysv::{Perm, now_s};
+use super::sysv::{PRIVATE, Perm, now_s};
 use crate::ns::pid::Pid;
 use alloc::sync::Arc;
 use hal::host::{self, HostFile};
@@ -66,9 +66,20 @@ impl Segment {
         Arc::strong_count(&self.memory) - 1
     }
 
+    /// Memory it takes, bytes.
+    pub fn resident(&self) -> u64 {
+        /// What `st_blocks` counts.
+        const BLOCK: u64 = 512;
+        host::stat(self.memory.handle(), b"").map_or(0, |s| s.blocks * BLOCK)
+    }
+
     /// Marks for removal.
     pub fn doom(&self) {
-        self.state.lock().doomed = true;
+        {
+            let mut s = self.state.lock();
+            s.doomed = true;
+            s.perm.key = PRIVATE;
+        }
         crate::ns::current().ipc.segments.forget_key(self.id);
         sweep();
     }

@@ -2,7 +2,7 @@
 //! Linux `ipc/util.c`.
 
 use crate::task::creds::{Creds, cap};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use hal::sync::SpinLock;
 use qlib::Errno;
@@ -122,7 +122,50 @@ impl Perm {
 struct Objects<T> {
     by_id: BTreeMap<i32, Arc<T>>,
     by_key: BTreeMap<i32, i32>,
-    next_sequence: usize,
+    slots: Slots,
+}
+
+/// Slots of objects, given one after the other, and sequence numbers, which tell an id from an earlier one of the slot.
+/// Source: Linux `ipc_idr_alloc`.
+struct Slots {
+    taken: BTreeSet<usize>,
+    next: usize,
+    last: Option<usize>,
+    sequence: usize,
+}
+
+impl Slots {
+    /// Slots that are gone through at least before the first is given again.
+    const CYCLE: usize = 64;
+    /// Sequence numbers.
+    const SEQUENCES: usize = 0x10000;
+
+    const fn new() -> Self {
+        Self {
+            taken: BTreeSet::new(),
+            next: 0,
+            last: None,
+            sequence: 0,
+        }
+    }
+    /// The id of an object.
+    const fn id(sequence: usize, slot: usize) -> i32 {
+        (sequence * MAX_OBJECTS + slot) as i32
+    }
+    fn take(&mut self) -> Option<i32> {
+        let end = (self.taken.len() * 3 / 2).clamp(Self::CYCLE, MAX_OBJECTS);
+        let free = |s: &usize| !self.taken.contains(s);
+        let slot = (self.next..end).find(free).or_else(|| (0..end).find(free))?;
+        if self.last.is_some_and(|last| slot <= last) {
+            self.sequence = (self.sequence + 1) % Self::SEQUENCES;
+        }
+        (self.last, self.next) = (Some(slot), slot + 1);
+        self.taken.insert(slot);
+        Some(Self::id(self.sequence, slot))
+    }
+    fn give_back(&mut self, id: i32) {
+        self.taken.remove(&(id as u32 as usize % MAX_OBJECTS));
+    }
 }
 
 /// All objects of one kind.
@@ -134,7 +177,7 @@ impl<T> Registry<T> {
         Self(SpinLock::new(Objects {
             by_id: BTreeMap::new(),
             by_key: BTreeMap::new(),
-            next_sequence: 0,
+            slots: Slots::new(),
         }))
     }
 
@@ -167,22 +210,15 @@ impl<T> Registry<T> {
                 return Err(Errno::ENOENT);
             }
         }
-        let id = {
-            let mut o = self.0.lock();
-            let slot = (0..MAX_OBJECTS).find(|s| {
-                // Sequences differ, so a slot is taken when any id of it is.
-                !o.by_id.keys().any(|id| *id as usize % MAX_OBJECTS == *s)
-            });
-            let sequence = o.next_sequence;
-            o.next_sequence = (sequence + 1) % 0x7fff;
-            (sequence * MAX_OBJECTS + slot.ok_or(Errno::ENOSPC)?) as i32
-        };
+        let id = self.0.lock().slots.take().ok_or(Errno::ENOSPC)?;
         // Made without the lock: shared memory asks the host.
-        let object = Arc::new(make(id)?);
+        let made = make(id).inspect_err(|_| self.0.lock().slots.give_back(id));
+        let object = Arc::new(made?);
         let mut o = self.0.lock();
         if key != PRIVATE {
             if o.by_key.contains_key(&key) {
                 // Somebody else was faster.
+                o.slots.give_back(id);
                 drop(o);
                 drop(object);
                 return if flags & EXCL != 0 {
@@ -234,7 +270,11 @@ impl<T> Registry<T> {
     pub fn remove(&self, id: i32) -> Option<Arc<T>> {
         let mut o = self.0.lock();
         o.by_key.retain(|_, i| *i != id);
-        o.by_id.remove(&id)
+        let removed = o.by_id.remove(&id);
+        if removed.is_some() {
+            o.slots.give_back(id);
+        }
+        removed
     }
 
     /// All objects, for `/proc/sysvipc`.

@@ -235,17 +235,11 @@ fn sys_shmctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
             Ok(c.task.namespaces().ipc.segments.usage().1 as u64)
         }
         cmd::SHM_INFO => {
-            let pages = c
-                .task
-                .namespaces()
-                .ipc
-                .segments
-                .list()
-                .iter()
-                .map(|(_, s)| s.size.div_ceil(PAGE_SIZE))
-                .sum::<u64>();
+            let all = c.task.namespaces().ipc.segments.list();
+            let pages: u64 = all.iter().map(|(_, s)| s.size.div_ceil(PAGE_SIZE)).sum();
+            let resident: u64 = all.iter().map(|(_, s)| s.resident() / PAGE_SIZE).sum();
             let (used, top) = c.task.namespaces().ipc.segments.usage();
-            write(buf, &longs(&[used as u64, pages, pages, 0, 0, 0]))?;
+            write(buf, &longs(&[used as u64, pages, resident, 0, 0, 0]))?;
             Ok(top as u64)
         }
         cmd::SHM_STAT | cmd::SHM_STAT_ANY => {
@@ -370,7 +364,7 @@ fn sys_semctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
     match command {
         sysv::INFO | cmd::SEM_INFO => {
             let sets = c.task.namespaces().ipc.sets.list();
-            let (mut used, mut sems) = (500, 500);
+            let (mut used, mut sems) = (20, 32767);
             if command == cmd::SEM_INFO {
                 used = sets.len() as i64;
                 sems = sets.iter().map(|(_, s)| s.state.lock().sems.len() as i64).sum();
@@ -385,8 +379,8 @@ fn sys_semctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
                     1_024_000_000,
                     max,
                     500,
+                    500,
                     used,
-                    20,
                     32767,
                     sems,
                 ]),
@@ -559,7 +553,7 @@ fn sys_msgctl(c: &mut Ctx<'_>, a: Args) -> SysResult {
     match command {
         sysv::INFO | cmd::MSG_INFO => {
             let queues = c.task.namespaces().ipc.queues.list();
-            let (mut pool, mut map, mut tql) = (16384 * 32 / 1024, 16384, 16384);
+            let (mut pool, mut map, mut tql) = (32000 * 16384 / 1024, 16384, 16384);
             if command == cmd::MSG_INFO {
                 pool = queues.len() as i64;
                 map = queues

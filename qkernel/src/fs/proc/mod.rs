@@ -18,6 +18,7 @@ mod status;
 pub mod sysctl;
 mod sysctl_table;
 mod system;
+mod sysvipc;
 mod users;
 mod who;
 

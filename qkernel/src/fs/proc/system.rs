@@ -56,11 +56,7 @@ pub(super) fn fill(t: &mut Tree) {
     t.file("softirqs", softirqs);
     t.file("stat", stat);
     t.text("swaps", "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n");
-    t.dir("sysvipc", |d| {
-        d.text("msg", "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n");
-        d.text("sem", "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
-        d.text("shm", "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n");
-    });
+    t.dir("sysvipc", super::sysvipc::fill);
     t.dir("tty", |d| {
         d.text(
             "drivers",
