@@ -24,6 +24,30 @@ pub enum NewSpace<'a> {
     Fresh(&'a Once<AddressSpace>),
 }
 
+/// Where the host starts fresh processes for the threads that were given it, and for what those start: a host process that
+/// the host side can put into a cgroup of its own (`process`).
+#[derive(Clone)]
+pub struct Nursery(Arc<MachineNursery>);
+
+impl Nursery {
+    /// Makes one; `hello` runs in its host process first. `None` where guest processes are no processes of the host.
+    ///
+    /// # Errors
+    /// As [`spawn`].
+    pub fn create(hello: impl FnOnce() + Send + 'static) -> Result<Option<Self>, Errno> {
+        let made = machine!(Threads::new_nursery(Box::new(hello)))?;
+        Ok(made.map(Self))
+    }
+    /// Has `thread`, which was not started yet, started there.
+    pub fn adopt(&self, thread: &Thread) {
+        thread.nursery.call_once(|| self.0.clone());
+    }
+    /// Ends its host process; nothing can be started there any more.
+    pub fn close(&self) {
+        machine!(Threads::close_nursery(&self.0));
+    }
+}
+
 /// A kernel thread. Not every machine uses every field.
 #[allow(dead_code)]
 pub struct Thread {
@@ -43,6 +67,8 @@ pub struct Thread {
     pub(crate) spent_ns: [AtomicU64; 2],
     /// Base of the kernel stack, 0 before it has one.
     pub(crate) stack: AtomicU64,
+    /// Where its fresh host processes are started; unset: where the sandbox's first ones are.
+    pub(crate) nursery: Once<Arc<MachineNursery>>,
     /// What the machine keeps besides.
     pub(crate) machine: MachineThread,
 }
@@ -51,6 +77,10 @@ pub struct Thread {
 pub(crate) type MachineThread = crate::bare::thread::ThreadState;
 #[cfg(not(target_os = "none"))]
 pub(crate) type MachineThread = crate::fake::ThreadState;
+#[cfg(target_os = "none")]
+pub(crate) type MachineNursery = crate::process::Nursery;
+#[cfg(not(target_os = "none"))]
+pub(crate) type MachineNursery = ();
 
 impl Thread {
     pub(crate) fn new(name: &'static str) -> Self {
@@ -63,6 +93,7 @@ impl Thread {
             host_pid: AtomicI32::new(0),
             spent_ns: [AtomicU64::new(0), AtomicU64::new(0)],
             stack: AtomicU64::new(0),
+            nursery: Once::new(),
             machine: MachineThread::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! Threads and time.
 
-use crate::thread::{Counts, NewSpace, Thread, ThreadRef};
+use crate::thread::{Counts, MachineNursery, NewSpace, Thread, ThreadRef};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use qlib::Errno;
@@ -33,6 +33,15 @@ pub trait Threads {
     fn set_host_name(_name: &[u8; 16]) {}
     /// What the calling thread did, where the machine counts it.
     fn counts() -> Counts;
+    /// See [`crate::thread::Nursery::create`].
+    ///
+    /// # Errors
+    /// As [`Threads::spawn`].
+    fn new_nursery(_hello: Box<dyn FnOnce() + Send>) -> Result<Option<Arc<MachineNursery>>, Errno> {
+        Ok(None)
+    }
+    /// See [`crate::thread::Nursery::close`].
+    fn close_nursery(_nursery: &MachineNursery) {}
     /// Stops the whole guest with an exit code and a reason for the log.
     fn power_off(code: i32, reason: &str) -> !;
 }

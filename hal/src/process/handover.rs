@@ -17,7 +17,8 @@ pub(super) fn to_fresh_process() -> Result<(), Errno> {
     // SAFETY: the slot was just taken, and no thread runs on it.
     let waiting = unsafe { stack::header(temporary) };
     waiting.waits = true;
-    if let Err(e) = zygote::start(true, temporary) {
+    let nursery = stack::with(|h| h.thread.as_ref().and_then(|t| t.nursery.get().cloned()));
+    if let Err(e) = zygote::start_process(nursery.as_deref(), temporary) {
         stack::free(temporary);
         return Err(e);
     }

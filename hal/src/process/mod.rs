@@ -16,6 +16,8 @@ mod traps;
 mod user;
 mod zygote;
 
+pub use zygote::Nursery;
+
 /// Implements the contract on the process machine.
 pub(crate) struct Process;
 

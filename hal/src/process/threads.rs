@@ -1,7 +1,7 @@
 //! Threads: each is a thread of the host; a fork is a fork of the host.
 
 use super::sys;
-use super::{Process, clock, futex, stack, zygote};
+use super::{Nursery, Process, clock, futex, stack, zygote};
 use crate::aspace::{AddressSpace, SpaceInner};
 use crate::contract::{Clock, Threads};
 use crate::native::{callgate, hosted};
@@ -109,14 +109,17 @@ impl Threads for Process {
     }
 
     fn spawn(thread: &Arc<Thread>, space: NewSpace<'_>, f: Box<dyn FnOnce() + Send>) -> Result<(), Errno> {
-        let (my_pid, my_space) = stack::with(|h| {
+        let (my_pid, my_space, my_nursery) = stack::with(|h| {
+            let me = h.thread.as_ref();
             (
-                h.thread
-                    .as_ref()
-                    .map_or(0, |t| t.host_pid.load(Ordering::Relaxed)),
+                me.map_or(0, |t| t.host_pid.load(Ordering::Relaxed)),
                 h.space.clone(),
+                me.and_then(|t| t.nursery.get().cloned()),
             )
         });
+        if let (NewSpace::Shared | NewSpace::Fork(_), Some(nursery)) = (&space, my_nursery) {
+            thread.nursery.call_once(|| nursery);
+        }
         let (pid, inner) = match &space {
             NewSpace::Kernel => (sys::ZYGOTE.load(Ordering::Relaxed), None),
             NewSpace::Shared => (my_pid, Some(my_space.ok_or(Errno::EINVAL)?)),
@@ -143,10 +146,10 @@ impl Threads for Process {
         thread.stack.store(base, Ordering::Release);
         let started = match space {
             NewSpace::Kernel if sys::in_zygote(my_pid) => start(sys::THREAD_FLAGS, base),
-            NewSpace::Kernel => zygote::start(false, base),
+            NewSpace::Kernel => zygote::start_thread(base),
             NewSpace::Shared => start(sys::THREAD_FLAGS, base),
             NewSpace::Fork(_) => start(sys::FORK_FLAGS, base),
-            NewSpace::Fresh(_) => zygote::start(true, base),
+            NewSpace::Fresh(_) => zygote::start_process(thread.nursery.get().map(|n| &**n), base),
         };
         started.inspect_err(|_| {
             thread.stack.store(0, Ordering::Relaxed);
@@ -255,6 +258,14 @@ impl Threads for Process {
             voluntary: u[16],
             involuntary: u[17],
         }
+    }
+
+    fn new_nursery(hello: Box<dyn FnOnce() + Send>) -> Result<Option<Arc<Nursery>>, Errno> {
+        zygote::new_nursery(hello).map(Some)
+    }
+
+    fn close_nursery(nursery: &Nursery) {
+        nursery.close();
     }
 
     fn power_off(code: i32, reason: &str) -> ! {

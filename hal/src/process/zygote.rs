@@ -1,5 +1,6 @@
 //! The first process of the sandbox: it boots the kernel, hosts the kernel's own threads, makes fresh processes
-//! (its address space holds nothing but the region), and reaps the dead.
+//! (its address space holds nothing but the region), and reaps the dead. Containers that join the sandbox have a process
+//! each that makes theirs, so that they are born in the container's cgroup.
 
 use super::sys;
 use super::threads::{self, OFF};
@@ -13,7 +14,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::fmt::Write;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use qlib::Errno;
 
 /// The heap grows by this much at a time.
@@ -61,8 +62,12 @@ pub(super) fn run(sound: bool) -> ! {
         Process::power_off(FAULT_CODE, "the host refused to set up the first process");
     }
     let spawner = crate::thread::new_thread("spawner");
-    let up = Process::spawn(&spawner, NewSpace::Kernel, Box::new(serve_requests));
-    SPAWNER.call_once(|| spawner);
+    let up = Process::spawn(
+        &spawner,
+        NewSpace::Kernel,
+        Box::new(|| FIRST.serve(sys::PROCESS_FLAGS)),
+    );
+    FIRST.spawner.call_once(|| spawner);
     let main = crate::thread::new_thread("boot");
     let start = Process::spawn(&main, NewSpace::Kernel, Box::new(|| (boot::hooks().start)()));
     if up.is_err() || start.is_err() {
@@ -95,51 +100,109 @@ struct Asked(*const Request);
 // SAFETY: the request is only touched through atomics and read-only fields, and lives until it is done.
 unsafe impl Send for Asked {}
 
-static SPAWNER: Once<ThreadRef> = Once::new();
-static QUEUE: SpinLock<VecDeque<Asked>> = SpinLock::new(VecDeque::new());
-
-/// Has the zygote start a host thread (or process) on the prepared slot.
-pub(super) fn start(process: bool, stack: u64) -> Result<(), Errno> {
-    let request = Request {
-        process,
-        stack,
-        result: AtomicI32::new(0),
-        done: AtomicU32::new(0),
-    };
-    QUEUE.lock().push_back(Asked(&request));
-    SPAWNER.get().ok_or(Errno::EAGAIN)?.unpark();
-    while request.done.load(Ordering::Acquire) == 0 {
-        futex::wait(&request.done, 0, None);
-    }
-    match request.result.load(Ordering::Relaxed) {
-        0 => Ok(()),
-        e => Err(Errno(e)),
-    }
+/// A host process that starts others, and what it is asked.
+pub struct Nursery {
+    spawner: Once<ThreadRef>,
+    queue: SpinLock<VecDeque<Asked>>,
+    closed: AtomicBool,
 }
 
-/// The spawner thread.
-fn serve_requests() {
-    loop {
-        let next = QUEUE.lock().pop_front();
-        let Some(Asked(request)) = next else {
-            Process::park(None);
-            continue;
+/// That of the sandbox's first process.
+static FIRST: Nursery = Nursery::new();
+
+/// Has the zygote start a host thread on the prepared slot.
+pub(super) fn start_thread(stack: u64) -> Result<(), Errno> {
+    FIRST.start(false, stack)
+}
+
+/// Has the `nursery` start a host process on the prepared slot; without one the zygote does.
+pub(super) fn start_process(nursery: Option<&Nursery>, stack: u64) -> Result<(), Errno> {
+    nursery.unwrap_or(&FIRST).start(true, stack)
+}
+
+/// Makes a host process that starts others; `hello` runs in it first.
+pub(super) fn new_nursery(hello: Box<dyn FnOnce() + Send>) -> Result<Arc<Nursery>, Errno> {
+    let nursery = Arc::new(Nursery::new());
+    let spawner = crate::thread::new_thread("nursery");
+    let (space, own) = (Once::new(), nursery.clone());
+    let body = move || {
+        hello();
+        // The zygote reaps what is started here.
+        own.serve(sys::FORK_FLAGS);
+    };
+    nursery.spawner.call_once(|| spawner.clone());
+    Process::spawn(&spawner, NewSpace::Fresh(&space), Box::new(body))?;
+    Ok(nursery)
+}
+
+impl Nursery {
+    const fn new() -> Self {
+        Self {
+            spawner: Once::new(),
+            queue: SpinLock::new(VecDeque::new()),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    fn start(&self, process: bool, stack: u64) -> Result<(), Errno> {
+        let request = Request {
+            process,
+            stack,
+            result: AtomicI32::new(0),
+            done: AtomicU32::new(0),
         };
-        // SAFETY: the asking thread waits until the request is done.
-        let request = unsafe { &*request };
-        let flags = if request.process {
-            sys::PROCESS_FLAGS
-        } else {
-            sys::THREAD_FLAGS
-        };
-        let result = threads::start(flags, request.stack);
-        request
-            .result
-            .store(result.err().map_or(0, |e| e.0), Ordering::Relaxed);
-        let done = &raw const request.done;
-        request.done.store(1, Ordering::Release);
-        // SAFETY: the request may be gone, but kernel stacks stay mapped, and the host only takes the address.
-        futex::wake(unsafe { &*done }, 1);
+        let spawner = self.spawner.get().ok_or(Errno::EAGAIN)?;
+        {
+            let mut queue = self.queue.lock();
+            if self.closed.load(Ordering::SeqCst) {
+                return Err(Errno::EAGAIN);
+            }
+            queue.push_back(Asked(&request));
+        }
+        spawner.unpark();
+        while request.done.load(Ordering::Acquire) == 0 {
+            futex::wait(&request.done, 0, None);
+        }
+        match request.result.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            e => Err(Errno(e)),
+        }
+    }
+
+    /// Nothing more is started, and its process ends.
+    pub(crate) fn close(&self) {
+        {
+            let _queue = self.queue.lock();
+            self.closed.store(true, Ordering::SeqCst);
+        }
+        if let Some(spawner) = self.spawner.get() {
+            spawner.unpark();
+        }
+    }
+
+    /// The spawner thread: starts what is asked for, processes with `flags`, until it is closed.
+    fn serve(&self, flags: u64) {
+        loop {
+            let next = self.queue.lock().pop_front();
+            let Some(Asked(request)) = next else {
+                if self.closed.load(Ordering::SeqCst) {
+                    return;
+                }
+                Process::park(None);
+                continue;
+            };
+            // SAFETY: the asking thread waits until the request is done.
+            let request = unsafe { &*request };
+            let flags = if request.process { flags } else { sys::THREAD_FLAGS };
+            let result = threads::start(flags, request.stack);
+            request
+                .result
+                .store(result.err().map_or(0, |e| e.0), Ordering::Relaxed);
+            let done = &raw const request.done;
+            request.done.store(1, Ordering::Release);
+            // SAFETY: the request may be gone, but kernel stacks stay mapped, and the host only takes the address.
+            futex::wake(unsafe { &*done }, 1);
+        }
     }
 }
 

@@ -15,6 +15,9 @@ use qlib::{Errno, VirtAddr};
 /// Implements the contract by refusing.
 pub(crate) struct Process;
 
+/// Where the host starts processes.
+pub enum Nursery {}
+
 /// Stops at boot.
 pub(crate) fn start(_sound: bool) -> ! {
     panic!("the process machine is not built for this architecture")
