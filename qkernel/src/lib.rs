@@ -6,11 +6,11 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod container;
 pub mod control;
 pub mod fs;
 pub mod ipc;
 pub mod kernel;
-pub mod limits;
 pub mod loader;
 mod metrics;
 pub mod mm;

@@ -27,7 +27,10 @@ pub fn all() -> Vec<(Vec<u8>, u64)> {
         ("tasks", table::task_count() as u64),
         ("descriptors", descriptors),
         ("open_files", files.len() as u64),
-        ("oom_kills", crate::control::oom_kills()),
+        (
+            "oom_kills",
+            crate::container::all().iter().map(|c| c.oom_kills()).sum(),
+        ),
         ("host_requests", host.requests),
         ("window_read_bytes", host.window_read_bytes),
     ]

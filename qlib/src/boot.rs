@@ -6,7 +6,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const BOOT_MAGIC: u64 = 0x3149_424b_5241_5551;
 
 /// Version of everything in `qlib`; the host refuses a kernel image of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// The machine QKernel runs on; [`BootInfo::machine`] holds the integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

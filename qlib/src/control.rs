@@ -1,9 +1,27 @@
 //! Control messages: QVisor's commands to QKernel (answers of [`crate::qcall::Op::ControlRecv`]) and QKernel's events
-//! ([`crate::qcall::Op::ControlSend`]). Encoded with [`crate::wire`]; the first `u32` is the kind.
+//! ([`crate::qcall::Op::ControlSend`]). Encoded with [`crate::wire`]; the first `u32` is the container's number, the second
+//! the kind.
 
 use crate::qcall::HandleId;
 use crate::wire::{Reader, WireError, Writer};
 use alloc::vec::Vec;
+
+/// Which container of a sandbox a message is about. The first is the one that the sandbox was made for; others joined it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContainerId(pub u32);
+
+impl Default for ContainerId {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl ContainerId {
+    /// The container the sandbox was made for.
+    pub const FIRST: ContainerId = ContainerId(0);
+    /// Where in a message its number lies, bytes.
+    pub const BYTES: core::ops::Range<usize> = 0..4;
+}
 
 /// Identifies a process the host started: 0 is the container's init, others are `exec`s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -171,6 +189,18 @@ pub struct ContainerSpec {
     pub seccomp: Vec<u8>,
     /// Log the calls that the filter does not allow.
     pub seccomp_log: bool,
+    /// The container whose pid namespace it shares; its own number: a new one. The first container's is the first one.
+    pub pid_of: ContainerId,
+    /// The container whose ipc namespace it shares; likewise.
+    pub ipc_of: ContainerId,
+    /// It has the sandbox's network. Else [`Self::service`] makes its sockets.
+    pub share_network: bool,
+    /// Its own host side, where that is not the sandbox's: it opens the texts of its cgroup and of its network.
+    pub service: HandleId,
+    /// Bytes of memory it may use; `u64::MAX`: no limit. Of the first container BootInfo tells.
+    pub memory_limit: u64,
+    /// Tasks it may have; likewise.
+    pub pids_limit: u64,
     /// The container's process.
     pub process: ProcessSpec,
 }
@@ -217,6 +247,10 @@ pub enum Command {
         /// Tasks.
         pids: u64,
     },
+    /// The host side of a container that joined the sandbox is gone: end what is left of it. Answer: [`Event::Ended`].
+    End,
+    /// The container's processes stop where they are, or go on. Answer: [`Event::Frozen`].
+    Freeze(bool),
 }
 
 /// A process as `quark ps` shows it.
@@ -279,6 +313,16 @@ pub enum Event {
         /// Its guest pid.
         pid: u32,
     },
+    /// The host process that sent this starts the processes of a container that joined the sandbox: it belongs into the
+    /// container's cgroup.
+    Nursery {
+        /// Its pid on the host; the guest, which does not know it, says 0.
+        pid: u32,
+    },
+    /// Nothing is left of a container that joined the sandbox.
+    Ended,
+    /// Answer of [`Command::Freeze`].
+    Frozen(bool),
 }
 
 fn put_process(w: &mut Writer, p: &ProcessSpec) {
@@ -356,9 +400,10 @@ fn get_process(r: &mut Reader<'_>) -> Result<ProcessSpec, WireError> {
 }
 
 impl Command {
-    /// Encodes the command.
-    pub fn encode(&self) -> Vec<u8> {
+    /// Encodes the command for a container.
+    pub fn encode(&self, to: ContainerId) -> Vec<u8> {
         let mut w = Writer::new();
+        w.u32(to.0);
         match self {
             Command::Create(c) => {
                 w.u32(1).bytes(&c.id).bytes(&c.hostname).bytes(&c.domainname);
@@ -383,6 +428,11 @@ impl Command {
                         .u32(d.gid);
                 });
                 w.bytes(&c.seccomp).u8(c.seccomp_log as u8);
+                w.u32(c.pid_of.0)
+                    .u32(c.ipc_of.0)
+                    .u8(c.share_network as u8)
+                    .u64(c.service.0);
+                w.u64(c.memory_limit).u64(c.pids_limit);
                 put_process(&mut w, &c.process);
             }
             Command::Start => {
@@ -410,13 +460,20 @@ impl Command {
             Command::Limits { memory, pids } => {
                 w.u32(9).u64(*memory).u64(*pids);
             }
+            Command::End => {
+                w.u32(10);
+            }
+            Command::Freeze(stop) => {
+                w.u32(11).u8(*stop as u8);
+            }
         }
         w.finish()
     }
 
-    /// Decodes a command.
-    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    /// Decodes a command, and which container it is for.
+    pub fn decode(bytes: &[u8]) -> Result<(ContainerId, Self), WireError> {
         let mut r = Reader::new(bytes);
+        let to = ContainerId(r.u32()?);
         let command = match r.u32()? {
             1 => Command::Create(ContainerSpec {
                 id: r.bytes()?,
@@ -449,6 +506,12 @@ impl Command {
                 })?,
                 seccomp: r.bytes()?,
                 seccomp_log: get_bool(&mut r)?,
+                pid_of: ContainerId(r.u32()?),
+                ipc_of: ContainerId(r.u32()?),
+                share_network: get_bool(&mut r)?,
+                service: HandleId(r.u64()?),
+                memory_limit: r.u64()?,
+                pids_limit: r.u64()?,
                 process: get_process(&mut r)?,
             }),
             2 => Command::Start,
@@ -470,17 +533,20 @@ impl Command {
                 memory: r.u64()?,
                 pids: r.u64()?,
             },
+            10 => Command::End,
+            11 => Command::Freeze(get_bool(&mut r)?),
             _ => return Err(WireError::Range),
         };
         r.end()?;
-        Ok(command)
+        Ok((to, command))
     }
 }
 
 impl Event {
-    /// Encodes the event.
-    pub fn encode(&self) -> Vec<u8> {
+    /// Encodes the event of a container.
+    pub fn encode(&self, of: ContainerId) -> Vec<u8> {
         let mut w = Writer::new();
+        w.u32(of.0);
         match self {
             Event::Ready => {
                 w.u32(1);
@@ -517,13 +583,23 @@ impl Event {
                     w.bytes(name).u64(*value);
                 });
             }
+            Event::Nursery { pid } => {
+                w.u32(9).u32(*pid);
+            }
+            Event::Ended => {
+                w.u32(10);
+            }
+            Event::Frozen(stopped) => {
+                w.u32(11).u8(*stopped as u8);
+            }
         }
         w.finish()
     }
 
-    /// Decodes an event.
-    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+    /// Decodes an event, and which container it is of.
+    pub fn decode(bytes: &[u8]) -> Result<(ContainerId, Self), WireError> {
         let mut r = Reader::new(bytes);
+        let of = ContainerId(r.u32()?);
         let event = match r.u32()? {
             1 => Event::Ready,
             2 => Event::Created,
@@ -554,9 +630,12 @@ impl Event {
             })?),
             7 => Event::OomKilled { pid: r.u32()? },
             8 => Event::Metrics(r.list(|r| Ok((r.bytes()?, r.u64()?)))?),
+            9 => Event::Nursery { pid: r.u32()? },
+            10 => Event::Ended,
+            11 => Event::Frozen(get_bool(&mut r)?),
             _ => return Err(WireError::Range),
         };
         r.end()?;
-        Ok(event)
+        Ok((of, event))
     }
 }

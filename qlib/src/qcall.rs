@@ -12,6 +12,12 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 #[repr(transparent)]
 pub struct HandleId(pub u64);
 
+impl Default for HandleId {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl HandleId {
     /// No handle.
     pub const NONE: HandleId = HandleId(u64::MAX);

@@ -20,7 +20,7 @@ fn at(bytes: &[u8], offset: usize) -> u64 {
 
 #[test]
 fn sizes() {
-    assert_eq!(ABI_VERSION, 1);
+    assert_eq!(ABI_VERSION, 2);
     assert_eq!(&BOOT_MAGIC.to_le_bytes(), b"QUARKBI1");
     assert_eq!(round_trip::<PhysAddr>().len(), 8);
     assert_eq!(round_trip::<VirtAddr>().len(), 8);

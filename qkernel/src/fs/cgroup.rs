@@ -1,6 +1,7 @@
 //! The container's own cgroup, as version 2 shows it to a cgroup namespace: limits and usage, to be read.
 //! Source: Linux `Documentation/admin-guide/cgroup-v2.rst`.
 
+use crate::container;
 use crate::fs::inode::InodeRef;
 use crate::fs::proc::host_text::{cgroup, cgroup_number, value};
 use crate::fs::proc::ident::total_cpu_ns;
@@ -79,7 +80,7 @@ fn memory_stat() -> Shown {
 }
 
 fn memory_events() -> Shown {
-    let n = crate::control::oom_kills();
+    let n = container::current().oom_kills();
     Ok(format!("low 0\nhigh 0\nmax {n}\noom {n}\noom_kill {n}\noom_group_kill 0\n").into_bytes())
 }
 
@@ -136,7 +137,7 @@ fn processes() -> Shown {
     let mut t = Text::new();
     // Who is not to be seen from the reader's pid namespace shows as 0.
     let ns = crate::ns::pid::current();
-    for p in table::processes() {
+    for p in container::current().processes() {
         put!(t, "{}\n", p.numbers.shown(&ns));
     }
     Ok(t.finish())
@@ -146,7 +147,7 @@ fn threads() -> Shown {
     let mut t = Text::new();
     // Who is not to be seen from the reader's pid namespace shows as 0.
     let ns = crate::ns::pid::current();
-    for p in table::processes() {
+    for p in container::current().processes() {
         let tasks = p.tasks.lock().clone();
         for task in tasks {
             put!(t, "{}\n", task.tid_in(&ns));
@@ -196,7 +197,7 @@ pub fn new_root() -> InodeRef {
     t.text("memory.high", "max\n");
     t.text("memory.low", "0\n");
     t.file("memory.max", || {
-        let v = crate::limits::memory();
+        let v = container::current().memory_limit();
         limit(if v == u64::MAX { v } else { v & !(PAGE_SIZE - 1) })
     });
     t.text("memory.min", "0\n");
@@ -209,12 +210,12 @@ pub fn new_root() -> InodeRef {
     t.text("memory.swap.high", "max\n");
     t.text("memory.swap.max", "0\n");
     t.file("pids.current", || {
-        Ok(format!("{}\n", table::task_count()).into_bytes())
+        Ok(format!("{}\n", container::current().tasks()).into_bytes())
     });
     t.text("pids.events", "max 0\n");
-    t.file("pids.max", || limit(crate::limits::pids()));
+    t.file("pids.max", || limit(container::current().pids_limit()));
     t.file("pids.peak", || {
-        Ok(format!("{}\n", table::task_count()).into_bytes())
+        Ok(format!("{}\n", container::current().tasks()).into_bytes())
     });
     t.finish()
 }

@@ -19,10 +19,10 @@ pub struct MntNs {
 }
 
 impl MntNs {
-    /// The first one.
-    pub fn first() -> Self {
+    /// One whose tree is yet to be built, the first user namespace's.
+    pub fn unbuilt(id: Id) -> Self {
         Self {
-            id: Id(super::FIRST_MNT),
+            id,
             owner: None,
             top: SpinLock::new(None),
         }

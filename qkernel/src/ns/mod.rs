@@ -123,9 +123,9 @@ pub fn first() -> &'static Arc<Namespaces> {
     static FIRST: Once<Arc<Namespaces>> = Once::new();
     FIRST.call_once(|| {
         Arc::new(Namespaces {
-            uts: Arc::new(UtsNs::first()),
+            uts: Arc::new(UtsNs::new(Id(FIRST_UTS))),
             ipc: Arc::new(IpcNs::new(Id(FIRST_IPC), None)),
-            mnt: Arc::new(MntNs::first()),
+            mnt: Arc::new(MntNs::unbuilt(Id(FIRST_MNT))),
             cgroup: CgroupNs::with(Id(FIRST_CGROUP), None, None),
             net: Arc::new(NetNs::first()),
             pid: pid::root().clone(),

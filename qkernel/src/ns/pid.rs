@@ -13,6 +13,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use hal::sync::{Once, SpinLock};
 use qlib::Errno;
 
@@ -65,6 +66,9 @@ pub struct PidNs {
 /// Where the numbers are that go with those of the root namespace. Lock order: last.
 static KEPT: SpinLock<BTreeMap<u32, Weak<Ids>>> = SpinLock::new(BTreeMap::new());
 
+/// Whether there are namespaces that the root namespace does not see into ([`PidNs::apart`]).
+static APART: AtomicBool = AtomicBool::new(false);
+
 /// The root namespace.
 pub fn root() -> &'static Arc<PidNs> {
     static ROOT: Once<Arc<PidNs>> = Once::new();
@@ -114,6 +118,14 @@ impl PidNs {
         }
         Ok(Arc::new(Self::new(Id::new(), owner, Some(parent.clone()))))
     }
+    /// Makes one beside the root namespace: who lives in it is not seen from there. A container has it that shares the
+    /// sandbox but not the processes.
+    pub fn apart() -> Arc<Self> {
+        APART.store(true, Ordering::SeqCst);
+        let mut ns = Self::new(Id::new(), None, None);
+        ns.level = 1;
+        Arc::new(ns)
+    }
     /// Whether it is the root namespace.
     pub fn is_root(&self) -> bool {
         self.level == 0
@@ -131,18 +143,25 @@ impl PidNs {
     }
     /// The number here of who has `number` in the root namespace; 0 when it is not to be seen from here.
     pub fn shown(&self, number: u32) -> u32 {
-        if self.is_root() || number == 0 {
+        if self.sees_all() || number == 0 {
             return number;
         }
-        ids_of(number).map_or(0, |i| i.number_in(self))
+        let outside = if self.is_root() { number } else { 0 };
+        ids_of(number).map_or(outside, |i| i.number_in(self))
     }
     /// The number in the root namespace of who has `number` here.
     pub fn kernel(&self, number: u32) -> Option<u32> {
-        if self.is_root() {
+        if self.sees_all() {
             Some(number)
+        } else if self.is_root() {
+            Some(number).filter(|n| self.shown(*n) != 0)
         } else {
             self.numbers.lock().kernel.get(&number).copied()
         }
+    }
+    /// Whether it is the root namespace and none lies beside it.
+    fn sees_all(&self) -> bool {
+        self.is_root() && !APART.load(Ordering::Relaxed)
     }
     /// Everybody's numbers: here, and in the root namespace. Groups and sessions without a leader are among them.
     pub fn all(&self) -> Vec<(u32, u32)> {
@@ -256,7 +275,8 @@ struct Ids {
 impl Ids {
     fn number_in(&self, ns: &PidNs) -> u32 {
         match ns.level as usize {
-            0 => self.kernel,
+            0 if self.ns.is_within(ns) => self.kernel,
+            0 => 0,
             level if self.ns.is_within(ns) => self.inner[level - 1],
             _ => 0,
         }
@@ -434,6 +454,22 @@ mod tests {
         drop(group);
         assert_eq!(ns.kernel(2), None);
         assert_eq!(init.ns().id.0, ns.id.0);
+    }
+
+    #[test]
+    fn who_lives_apart_is_not_seen_from_the_root() {
+        let ns = PidNs::apart();
+        let below = PidNs::create(None, &ns).unwrap();
+        let init = Pid::take(3_000_031, &ns, true).unwrap();
+        let deep = Pid::take(3_000_032, &below, true).unwrap();
+        assert_eq!((init.own(), deep.shown(&ns), deep.own()), (1, 2, 1));
+        assert_eq!((init.shown(root()), deep.shown(root())), (0, 0));
+        assert_eq!((root().shown(3_000_031), root().kernel(3_000_032)), (0, None));
+        assert_eq!(
+            (root().shown(3_000_039), root().kernel(3_000_039)),
+            (3_000_039, Some(3_000_039))
+        );
+        assert!(!ns.is_within(root()) && !below.is_within(root()) && below.is_within(&ns));
     }
 
     #[test]

@@ -16,10 +16,10 @@ pub struct UtsNs {
 }
 
 impl UtsNs {
-    /// The first one.
-    pub fn first() -> Self {
+    /// One without names, the first user namespace's.
+    pub fn new(id: Id) -> Self {
         Self {
-            id: Id(super::FIRST_UTS),
+            id,
             owner: None,
             names: SpinLock::default(),
         }

@@ -34,6 +34,9 @@ pub fn before_return(ctx: &mut Ctx<'_>) -> bool {
         if bits & work::CALL != 0 {
             ctx.task.run_calls();
         }
+        if bits & work::FREEZE != 0 {
+            crate::container::stand_still(&ctx.task.process.container);
+        }
         wait_while_stopped(ctx);
         if bits & work::TRACE != 0 {
             crate::trace::interrupted(ctx);

@@ -167,7 +167,8 @@ fn page_fault(ctx: &Ctx<'_>, addr: u64, access: Access) -> Option<SigInfo> {
         FaultOutcome::Resolved => None,
         FaultOutcome::BusError => Some(SigInfo::fault(signo::SIGBUS, code::BUS_ADRERR, addr)),
         FaultOutcome::OutOfMemory => {
-            crate::control::out_of_memory();
+            // What is used up is the sandbox's.
+            crate::container::kill_largest(crate::task::table::processes());
             None
         }
         FaultOutcome::Unmapped | FaultOutcome::Protection => {

@@ -1,5 +1,6 @@
 //! New tasks and processes. Source: `clone(2)`, `fork(2)`, `vfork(2)`.
 
+use crate::container::Container;
 use crate::fs::fdtable::FdTable;
 use crate::fs::path::FsContext;
 use crate::mm::Mm;
@@ -10,7 +11,7 @@ use crate::signal::{PendingSignals, SIG_IGN, SigAction, signo};
 use crate::syscall::Ctx;
 use crate::task::creds::{Creds, cap};
 use crate::task::process::{Family, Process, RLIMITS, SigHandlers, StopState, Usage};
-use crate::task::task::{Start, TaskSignals, VforkDone};
+use crate::task::task::{Start, TaskSignals, VforkDone, work};
 use crate::task::{Session, Task, table};
 use crate::trace::{event, option};
 use alloc::boxed::Box;
@@ -121,6 +122,7 @@ pub fn make_task(thread: &Arc<Thread>, parts: Parts) -> Arc<Task> {
 /// Builds a process without tasks.
 pub fn make_process(
     pid: Pid,
+    container: Arc<Container>,
     parent: Option<Weak<Process>>,
     group: Pid,
     session: Option<Arc<Session>>,
@@ -130,6 +132,7 @@ pub fn make_process(
     Process {
         pid: pid.number(),
         numbers: pid,
+        container,
         tasks: SpinLock::new(Vec::new()),
         family: SpinLock::new(Family {
             parent,
@@ -249,7 +252,7 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
     let set = fresh
         .as_ref()
         .map_or_else(|| parent.namespaces(), |f| f.set.clone());
-    let pid = table::allocate_child(&set.pid)?;
+    let pid = table::allocate_child(&parent.process.container, &set.pid)?;
     let tid = pid.clone();
     // By which the parent knows the child.
     let number = pid.shown(parent.pid_ns());
@@ -301,7 +304,7 @@ pub fn clone(ctx: &mut Ctx<'_>, args: &CloneArgs) -> Result<u64, Errno> {
     if f & flag::PIDFD != 0 {
         let fd = crate::task::pidfd::install(parent, &process, 0);
         fd.and_then(|fd| hal::user::copy_out(args.pidfd, &fd.0.to_le_bytes()))
-            .inspect_err(|_| table::release())?;
+            .inspect_err(|_| parent.process.container.dismiss())?;
     }
     publish(parent, &task, f);
     crate::seccomp::inherit(parent, &task);
@@ -370,7 +373,7 @@ fn new_process(parent: &Arc<Task>, pid: Pid, args: &CloneArgs) -> Arc<Process> {
         Some(Arc::downgrade(p))
     };
     let rlimits = *p.rlimits.lock();
-    let child = make_process(pid, up, group, session, handlers, rlimits);
+    let child = make_process(pid, p.container.clone(), up, group, session, handlers, rlimits);
     let signal = if f & flag::PARENT != 0 {
         p.exit_signal.load(Ordering::Relaxed)
     } else {
@@ -440,9 +443,12 @@ fn publish(parent: &Arc<Task>, task: &Arc<Task>, f: u64) {
         }
     }
     table::insert(task);
+    if process.container.frozen.load(Ordering::SeqCst) {
+        task.work.fetch_or(work::FREEZE, Ordering::SeqCst);
+    }
     // A group exit that began meanwhile takes the new thread along.
     if f & flag::THREAD != 0 && parent.killed() {
-        task.notify(crate::task::task::work::KILL);
+        task.notify(work::KILL);
     }
     // And so does the end of a namespace.
     if process.pid_ns().is_over() {

@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use qlib::Errno;
-use qlib::control::Event;
+use qlib::control::{Event, ExecId};
 
 /// Ends the calling task: everything but the kernel thread itself.
 pub fn finish(task: &Arc<Task>) {
@@ -116,12 +116,17 @@ fn end_process(p: &Arc<Process>, last: &Arc<Task>) {
         tell_parent(p, how, value);
     }
     if let Some(exec) = exec_id {
-        crate::control::send(&Event::Exited {
+        p.container.send(&Event::Exited {
             exec,
             status: status as u32,
         });
     }
     p.pid_ns().tell_ended();
+    match exec_id {
+        // What belongs to a container goes with its first process, whoever's pids it shares.
+        Some(ExecId::INIT) => p.container.end(),
+        _ => p.container.settle(),
+    }
     if p.pid == INIT {
         crate::control::init_ended(status);
     }

@@ -1,5 +1,6 @@
 //! A process (thread group), its group and session.
 
+use crate::container::Container;
 use crate::fs::path::Path;
 use crate::ns::pid::{INIT, Pid, PidNs};
 use crate::sched::wait::WaitQueue;
@@ -100,6 +101,8 @@ impl Usage {
 pub struct Process {
     /// Process id in the root namespace, by which the kernel knows it.
     pub pid: u32,
+    /// The container it belongs to.
+    pub container: Arc<Container>,
     /// Process id in its own namespace and those above it.
     pub numbers: Pid,
     /// Live tasks.

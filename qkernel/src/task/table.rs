@@ -1,5 +1,6 @@
 //! Pids, and finding processes by them.
 
+use crate::container::Container;
 use crate::ns::pid::{self, AFTER_LAST, INIT, Pid, PidNs};
 use crate::task::{Process, Task};
 use alloc::collections::BTreeMap;
@@ -15,8 +16,6 @@ struct Table {
     tasks: BTreeMap<u32, Arc<Task>>,
     processes: BTreeMap<u32, Arc<Process>>,
     last: u32,
-    /// Numbers given out; freed when a task ends or a zombie is reaped.
-    count: u64,
 }
 
 /// All tasks and processes of the sandbox. Lock order: before every lock of a process or task.
@@ -24,23 +23,22 @@ static TABLE: SpinLock<Table> = SpinLock::new(Table {
     tasks: BTreeMap::new(),
     processes: BTreeMap::new(),
     last: 0,
-    count: 0,
 });
 
 /// Serialises changes of the process tree (parents, groups, sessions). Lock order: before [`TABLE`].
 pub static TREE: SpinLock<()> = SpinLock::new(());
 
-/// Takes free numbers in `ns` and all namespaces above it: of its init, which are given once (`init`), or of anybody else.
-/// What is not published is given back by [`release`].
+/// Takes free numbers in `ns` and all namespaces above it, for a task of `container`: those of the namespace's init, which are
+/// given once (`init`), or of anybody else. What is not published is to be dismissed from the container.
 ///
 /// # Errors
 /// EAGAIN at the container's pids limit; ENOMEM when the namespace's init has ended; EBUSY when it has its number.
-pub fn allocate(ns: &Arc<PidNs>, init: bool) -> Result<Pid, Errno> {
+pub fn allocate(container: &Container, ns: &Arc<PidNs>, init: bool) -> Result<Pid, Errno> {
+    if !container.admit() {
+        return Err(Errno::EAGAIN);
+    }
     let number = {
         let mut t = TABLE.lock();
-        if t.count >= limit() {
-            return Err(Errno::EAGAIN);
-        }
         // Init's number is init's, also for what runs before it.
         let mut id = t.last.max(INIT);
         if init && ns.is_root() {
@@ -55,26 +53,21 @@ pub fn allocate(ns: &Arc<PidNs>, init: bool) -> Result<Pid, Errno> {
             }
             t.last = id;
         }
-        t.count += 1;
         id
     };
-    Pid::take(number, ns, init).inspect_err(|_| release())
+    Pid::take(number, ns, init).inspect_err(|_| container.dismiss())
 }
 
 /// Takes free numbers for a child that is forked into `ns`: the first is its init.
 ///
 /// # Errors
 /// As [`allocate`].
-pub fn allocate_child(ns: &Arc<PidNs>) -> Result<Pid, Errno> {
-    match allocate(ns, ns.is_fresh()) {
+pub fn allocate_child(container: &Container, ns: &Arc<PidNs>) -> Result<Pid, Errno> {
+    match allocate(container, ns, ns.is_fresh()) {
         // Another was first.
-        Err(Errno::EBUSY) => allocate(ns, false),
+        Err(Errno::EBUSY) => allocate(container, ns, false),
         r => r,
     }
-}
-
-fn limit() -> u64 {
-    crate::limits::pids().min(u64::from(PID_MAX) / 2)
 }
 
 fn is_free(t: &Table, id: u32) -> bool {
@@ -90,11 +83,6 @@ fn group_in_use(t: &Table, id: u32) -> bool {
         })
 }
 
-/// Gives back numbers that were never published.
-pub fn release() {
-    TABLE.lock().count -= 1;
-}
-
 /// Publishes a task (and its process when it is the leader).
 pub fn insert(task: &Arc<Task>) {
     let mut t = TABLE.lock();
@@ -106,24 +94,18 @@ pub fn insert(task: &Arc<Task>) {
 
 /// Forgets a task that ended. A leader's number stays taken until its process is reaped.
 pub fn remove_task(task: &Task) {
-    let removed = {
-        let mut t = TABLE.lock();
-        if task.process.pid != task.tid() {
-            t.count -= 1;
-        }
-        t.tasks.remove(&task.tid())
-    };
+    if task.process.pid != task.tid() {
+        task.process.container.dismiss();
+    }
+    let removed = TABLE.lock().tasks.remove(&task.tid());
     drop(removed);
 }
 
 /// Moves the leader's number to `task` (exec by another thread of the group).
 pub fn remove_process(pid: u32) {
-    let removed = {
-        let mut t = TABLE.lock();
-        t.count -= 1;
-        t.processes.remove(&pid)
-    };
+    let removed = TABLE.lock().processes.remove(&pid);
     if let Some(p) = removed {
+        p.container.dismiss();
         p.pid_ns().tell_ended();
     }
 }
@@ -151,7 +133,11 @@ pub fn process_in(ns: &PidNs, pid: u32) -> Option<Arc<Process>> {
 /// The processes that are to be seen from `ns`, with the numbers they have there, in their order; zombies included.
 pub fn processes_in(ns: &PidNs) -> Vec<(u32, Arc<Process>)> {
     if ns.is_root() {
-        return processes().into_iter().map(|p| (p.pid, p)).collect();
+        let all = processes().into_iter();
+        return all
+            .filter(|p| p.pid_ns().is_within(ns))
+            .map(|p| (p.pid, p))
+            .collect();
     }
     let numbers = ns.all();
     let t = TABLE.lock();
@@ -190,8 +176,8 @@ pub fn become_leader(task: &Arc<Task>) {
     task.id
         .store(task.process.pid, core::sync::atomic::Ordering::Relaxed);
     t.tasks.insert(task.process.pid, task.clone());
-    t.count -= 1;
     drop(t);
+    task.process.container.dismiss();
     let numbers = core::mem::replace(&mut *task.numbers.lock(), task.process.numbers.clone());
     drop(numbers);
 }
@@ -212,18 +198,19 @@ mod tests {
     fn the_first_child_is_the_init() {
         crate::tests::boot();
         let ns = PidNs::create(None, root()).unwrap();
-        let first = allocate_child(&ns).unwrap();
-        let second = allocate_child(&ns).unwrap();
+        let container = crate::container::first();
+        let first = allocate_child(container, &ns).unwrap();
+        let second = allocate_child(container, &ns).unwrap();
         assert_eq!((first.own(), second.own()), (1, 2));
         assert_ne!(first.number(), second.number());
         assert_eq!(ns.kernel(2), Some(second.number()));
-        assert_eq!(allocate(&ns, true), Err(Errno::EBUSY));
-        let outside = allocate_child(root()).unwrap();
+        assert_eq!(allocate(container, &ns, true), Err(Errno::EBUSY));
+        let outside = allocate_child(container, root()).unwrap();
         assert_eq!((outside.own(), outside.shown(&ns)), (outside.number(), 0));
         drop(first);
-        assert_eq!(allocate_child(&ns), Err(Errno::ENOMEM));
+        assert_eq!(allocate_child(container, &ns), Err(Errno::ENOMEM));
         // Nobody is known by them, though they are taken.
         assert!(process_in(&ns, 2).is_none() && processes_in(&ns).is_empty());
-        (0..3).for_each(|_| release());
+        (0..3).for_each(|_| container.dismiss());
     }
 }

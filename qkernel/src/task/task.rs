@@ -30,6 +30,8 @@ pub mod work {
     pub const CALL: u32 = 4;
     /// Stop for the tracer.
     pub const TRACE: u32 = 8;
+    /// Stand still while the container does.
+    pub const FREEZE: u32 = 16;
 }
 
 /// Bits of [`Task::entry`]: what must be done before a system call runs.

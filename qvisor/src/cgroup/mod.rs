@@ -11,6 +11,7 @@ pub use hierarchy::Error;
 pub use memory::{MemoryWatch, Verdict, memory_directory};
 
 use crate::error::Context;
+use crate::runtime::state::process_start;
 use hierarchy::{Hierarchy, Version};
 use oci_spec::runtime::LinuxResources;
 use std::path::{Path, PathBuf};
@@ -160,6 +161,16 @@ pub fn processes(paths: &[PathBuf]) -> Vec<i32> {
     pids.sort_unstable();
     pids.dedup();
     pids
+}
+
+/// Waits until no process is in the cgroup recorded as `paths`, but for those that ended and were not waited for; not longer
+/// than `patience`.
+pub fn wait_until_empty(paths: &[PathBuf], patience: Duration) {
+    let deadline = Instant::now() + patience;
+    let live = |pid: &i32| process_start(*pid).is_some();
+    while processes(paths).iter().any(live) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Kills what is left in the cgroup of the sandbox whose first process is, or was, `server`, and waits for it to go. Others may

@@ -20,10 +20,15 @@ pub struct Args {
 /// How long a killed sandbox may take to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long what is left of a container may take to end in the sandbox it shared.
+const LEAVE_TIME: Duration = Duration::from_secs(2);
+
 /// Kills what is left of a container and removes all that is known of it.
 pub fn destroy(dir: &ContainerDir) -> Result<(), Error> {
     if let Ok(record) = dir.record() {
         let ours = || record.pid > 0 && process_start(record.pid) == Some(record.pid_start);
+        // One that has left the sandbox it shared has told how it went; nothing of it is there any more.
+        let left = !ours() && dir.status(&record).exit_code.is_some();
         // A frozen process does not die.
         let _ = cgroup::set_frozen(&record.cgroups, false);
         if ours() {
@@ -32,6 +37,10 @@ pub fn destroy(dir: &ContainerDir) -> Result<(), Error> {
             while ours() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(1));
             }
+        }
+        if record.sandbox.is_some() && !left {
+            // The guest kernel that they are of ends them; killed from here, they would take the sandbox along.
+            cgroup::wait_until_empty(&record.cgroups, LEAVE_TIME);
         }
         // The jail dies with the sandbox process; the cgroup tells if something did not.
         cgroup::kill_all(&record.cgroups, record.pid);

@@ -25,7 +25,11 @@ pub fn main(global: &Global, args: Args) -> Result<i32, Error> {
         // Engines use these to find what belongs to a container on the host.
         let record = dir.record()?;
         let pids = crate::cgroup::processes(&record.cgroups);
-        println!("{}", serde_json::Value::from(apps(pids, record.pid)));
+        let server = match &record.sandbox {
+            Some(id) => ContainerDir::open(&global.root, id)?.record()?.pid,
+            None => record.pid,
+        };
+        println!("{}", serde_json::Value::from(apps(pids, server)));
         return Ok(0);
     }
     let record = dir.record()?;
@@ -76,10 +80,16 @@ pub fn main(global: &Global, args: Args) -> Result<i32, Error> {
     Ok(0)
 }
 
+/// The name of the process that starts those of a container which has joined a sandbox. Whoever else calls itself so is not shown.
+const NURSERY: &str = "quark-nursery\n";
+
 /// Of the container's host processes those in which its programs run: on `process` the children of the jail, which is the
-/// sandbox process's child. Where there are none, all of them: on `kvm` the programs run in the virtual machine's process.
+/// child of the sandbox process `server`. Where there are none, all of them: on `kvm` the programs run in the virtual machine's
+/// process.
 fn apps(pids: Vec<i32>, server: i32) -> Vec<i32> {
-    let jailed = |pid: &i32| parent(*pid).and_then(parent) == Some(server);
+    let starts =
+        |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == NURSERY);
+    let jailed = |pid: &i32| parent(*pid).and_then(parent) == Some(server) && !starts(pid);
     let apps: Vec<i32> = pids.iter().copied().filter(jailed).collect();
     if apps.is_empty() { pids } else { apps }
 }

@@ -6,6 +6,7 @@ use crate::cgroup::systemd::Unit;
 use crate::error::Context;
 use crate::runtime::state::{ContainerDir, Status};
 use crate::sandbox::client::Client;
+use crate::sandbox::join;
 use crate::sandbox::protocol::Request;
 use oci_spec::runtime::LinuxResources;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -154,6 +155,9 @@ pub fn main(global: &Global, args: Args) -> Result<i32, Error> {
     }
     let limits = resources(&args)?;
     crate::runtime::validate::check_resources(&limits).map_err(crate::sandbox::Error::from)?;
+    if let Some(sandbox) = &record.sandbox {
+        join::check_limits(&limits, &record.platform, sandbox)?;
+    }
     let memory = told(limits.memory().as_ref().and_then(|m| m.limit()));
     let pids = told(limits.pids().as_ref().map(|p| p.limit()));
     if let Some(unit) = &record.unit {
@@ -170,7 +174,7 @@ pub fn main(global: &Global, args: Args) -> Result<i32, Error> {
         let client = Client::connect(&dir)?;
         let request = Request::Limits { memory, pids };
         // A frozen sandbox answers when it is thawed.
-        if status == Status::Paused {
+        if cgroup::is_frozen(&record.cgroups) {
             client.send(&request, &fds)?;
         } else {
             client.ask(&request, &fds)?;

@@ -75,7 +75,6 @@ pub fn spawn(
 /// Serves a container's `channel` as [`spawn`] does, for a guest kernel that stands in other namespaces than the calling
 /// process: sockets are made, and texts are found, in those of the thread. Nothing else is served, and no descriptor is taken.
 /// Texts are those that [`super::system::open`] found before.
-#[cfg_attr(not(test), expect(dead_code, reason = "for containers that join a sandbox"))]
 pub fn spawn_service(
     channel: OwnedFd,
     confine: impl FnOnce() -> std::io::Result<()> + Send + 'static,

@@ -118,6 +118,9 @@ pub struct Record {
     /// The systemd unit that is its cgroup, if systemd made it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<String>,
+    /// The container whose sandbox it has joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<String>,
 }
 
 /// Whether `id` may name a container.
@@ -376,6 +379,7 @@ mod tests {
             cgroups: Vec::new(),
             annotations: BTreeMap::new(),
             unit: None,
+            sandbox: None,
         }
     }
 

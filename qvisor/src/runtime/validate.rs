@@ -122,20 +122,6 @@ fn check_linux(spec: &Spec, warnings: &mut Vec<String>) -> Result<(), Error> {
         seen.push(ns.typ());
         let joined = ns.path().is_some();
         match ns.typ() {
-            LinuxNamespaceType::Pid if joined => {
-                return refuse(
-                    "linux.namespaces",
-                    "joining a pid namespace by path is not possible: processes of a \
-                     sandbox are known to its own guest kernel only",
-                );
-            }
-            LinuxNamespaceType::Ipc if joined => {
-                return refuse(
-                    "linux.namespaces",
-                    "joining an ipc namespace by path is not possible: System V \
-                     objects and message queues live in a sandbox's own guest kernel",
-                );
-            }
             LinuxNamespaceType::Mount if joined => {
                 return refuse(
                     "linux.namespaces",
@@ -270,7 +256,7 @@ mod tests {
             ("/ociVersion", json!("2.0.0"), "ociVersion"),
             (
                 "/linux/namespaces",
-                json!([{"type": "pid", "path": "/proc/1/ns/pid"}]),
+                json!([{"type": "mount", "path": "/proc/1/ns/mnt"}]),
                 "linux.namespaces",
             ),
             (

@@ -62,6 +62,11 @@ impl Client {
         self.receive()
     }
 
+    /// The connection, for what else is to be said on it.
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
+
     /// What becomes readable when an answer waits.
     pub fn waiter(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

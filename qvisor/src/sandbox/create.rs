@@ -2,7 +2,7 @@
 //! after a failure.
 
 use super::order::{Answer, GO, Order, OwnLog};
-use super::{Error, socket};
+use super::{Error, join, socket};
 use crate::cgroup::Cgroup;
 use crate::cgroup::systemd::Unit;
 use crate::error::{Context, OsError};
@@ -19,6 +19,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use std::io::{IoSlice, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// What to create.
 pub struct Request<'a> {
@@ -76,6 +77,7 @@ struct Undo {
     dir: Option<ContainerDir>,
     cgroup: Option<Cgroup>,
     child: Option<Child>,
+    joined: bool,
 }
 
 impl Drop for Undo {
@@ -85,6 +87,10 @@ impl Drop for Undo {
             let _ = child.wait();
         }
         if let Some(cgroup) = &self.cgroup {
+            if self.joined {
+                // What runs in the sandbox it joined is ended there.
+                crate::cgroup::wait_until_empty(&cgroup.paths(), Duration::from_secs(5));
+            }
             // The jail dies with its parent, but not before the parent's end is seen.
             let server = self.child.as_ref().map_or(0, |c| c.id() as i32);
             crate::cgroup::kill_all(&cgroup.paths(), server);
@@ -101,14 +107,25 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
     for warning in validate::check(&request.spec)? {
         log::warn!("config.json: {warning}");
     }
-    let choice = vm::choose(request.platform)?;
-    log::debug!("machine: {} ({})", choice.platform, choice.reason);
     let rootfs = rootfs_of(&request)?;
     let spec = request.spec;
+    let join = join::find(request.root, request.id, &spec)?;
+    let platform = match &join {
+        Some(join) => {
+            log::debug!("machine: that of container {}", join.sandbox);
+            join.platform.clone()
+        }
+        None => {
+            let choice = vm::choose(request.platform)?;
+            log::debug!("machine: {} ({})", choice.platform, choice.reason);
+            choice.platform.to_string()
+        }
+    };
     let mut undo = Undo {
         dir: None,
         cgroup: None,
         child: None,
+        joined: join.is_some(),
     };
     let dir = undo.dir.insert(ContainerDir::create(request.root, request.id)?);
     dir.set_spec(&spec)?;
@@ -131,7 +148,7 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
         rootfs: rootfs.clone(),
         created: now_rfc3339(),
         owner: rustix::process::getuid().as_raw(),
-        platform: choice.platform.to_string(),
+        platform: platform.clone(),
         cgroups: Cgroup::planned(at, request.id)?,
         annotations: spec
             .annotations()
@@ -140,6 +157,7 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
             .into_iter()
             .collect(),
         unit: unit.as_ref().map(|u| u.name.clone()),
+        sandbox: join.as_ref().map(|j| j.sandbox.clone()),
     };
     dir.set_record(&record)?;
     if unit.is_none() {
@@ -168,6 +186,7 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
         keep: request.settings.log_keep,
     });
     let order = Order {
+        join,
         own_log,
         kernel: request.settings.kernel.clone(),
         id: request.id.to_owned(),
@@ -175,7 +194,7 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
         bundle: request.bundle.to_path_buf(),
         rootfs,
         overlay: request.overlay,
-        platform: choice.platform.to_string(),
+        platform,
         engine: request.engine,
         patch_calls: request.call_sites == vm::CallSites::Patch,
         cgroups: record.cgroups.clone(),
@@ -209,7 +228,9 @@ pub fn create(request: Request<'_>) -> Result<Created, Error> {
     record.cgroups = cgroup.paths();
     dir.set_record(&record)?;
     go(&sync)?;
-    attend(&sync, child, &order.spec, &record)?;
+    attend(&sync, child, &order.spec, &record, |pid| {
+        Ok(cgroup.add(in_a_jail(pid)?)?)
+    })?;
     match (undo.dir.take(), undo.child.take()) {
         (Some(dir), Some(child)) => {
             undo.cgroup = None;
@@ -283,7 +304,13 @@ fn go(sync: &OwnedFd) -> Result<(), Error> {
 }
 
 /// Answers the sandbox process until it says that the container is created, or why not.
-fn attend(sync: &OwnedFd, child: &mut Child, spec: &Spec, record: &Record) -> Result<(), Error> {
+fn attend(
+    sync: &OwnedFd,
+    child: &mut Child,
+    spec: &Spec,
+    record: &Record,
+    place: impl Fn(u32) -> Result<(), Error>,
+) -> Result<(), Error> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let got =
@@ -299,6 +326,10 @@ fn attend(sync: &OwnedFd, child: &mut Child, spec: &Spec, record: &Record) -> Re
                 write_mappings(child.id(), spec)?;
                 go(sync)?;
             }
+            Ok(Answer::NeedCgroup(pid)) => {
+                place(pid)?;
+                go(sync)?;
+            }
             Ok(Answer::NeedHooks) => {
                 let state = hooks::state_document(record, Status::Creating);
                 if let Some(h) = spec.hooks() {
@@ -309,6 +340,18 @@ fn attend(sync: &OwnedFd, child: &mut Child, spec: &Spec, record: &Record) -> Re
             }
             Err(_) => return Err(Error::Protocol),
         }
+    }
+}
+
+/// The process `pid` that a sandbox names, checked to be of a guest: no other is put anywhere by a guest's word.
+fn in_a_jail(pid: u32) -> Result<i32, Error> {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&path).at("read", &path)?;
+    let levels = status.lines().find_map(|l| l.strip_prefix("NSpid:"));
+    if levels.is_some_and(|l| l.split_whitespace().count() > 1) {
+        Ok(pid as i32)
+    } else {
+        Err(Error::Protocol)
     }
 }
 
@@ -384,12 +427,12 @@ mod tests {
         let (ours, theirs) = socket::message_pair().unwrap();
         let mut child = Command::new("true").spawn().unwrap();
         say(&theirs, &Answer::Failed("no luck".into()));
-        let said = attend(&ours, &mut child, &spec(), &record())
+        let said = attend(&ours, &mut child, &spec(), &record(), |_| Ok(()))
             .unwrap_err()
             .to_string();
         assert_eq!(said, "no luck");
         drop(theirs);
-        let said = attend(&ours, &mut child, &spec(), &record())
+        let said = attend(&ours, &mut child, &spec(), &record(), |_| Ok(()))
             .unwrap_err()
             .to_string();
         assert!(said.contains("ended during start-up (exit status: 0)"), "{said}");

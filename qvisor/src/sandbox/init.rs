@@ -1,6 +1,7 @@
 //! The sandbox process: `quark create` starts it, its pid is the container's, it ends with the container's exit code.
 
 use super::inside::InsideHook;
+use super::join::Joined;
 use super::logfile::LogFile;
 use super::mounts;
 use super::order::{Answer, GO, Order, OwnLog};
@@ -13,7 +14,7 @@ use crate::runtime::state::{self, CONTROL_SOCKET, ContainerDir, Record, Status, 
 use crate::runtime::validate;
 use crate::{logging, sys};
 use oci_spec::runtime::LinuxDeviceType;
-use qlib::control::{ContainerSpec, Device, ProcessSpec};
+use qlib::control::{ContainerId, ContainerSpec, Device, ProcessSpec};
 use qlib::qcall::HandleId;
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -78,7 +79,7 @@ fn read_order(fd: i32) -> Result<Order, Error> {
 }
 
 /// Says `what` to the creator and waits until it lets us go on.
-fn handshake(sync: &OwnedFd, what: Option<&Answer>) -> Result<(), Error> {
+pub(super) fn handshake(sync: &OwnedFd, what: Option<&Answer>) -> Result<(), Error> {
     if let Some(what) = what {
         let bytes = serde_json::to_vec(what).unwrap_or_default();
         socket::send(sync, &[IoSlice::new(&bytes)], &[], SendFlags::empty()).doing("speak to the creator")?;
@@ -103,11 +104,7 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
     let state_dir = dir.descriptor()?;
     let refused = state::refused_file(&state_dir).doing("make a file")?;
     sys::refused::note_in(refused).doing("handle SIGSYS")?;
-    let kernel = machine::open_kernel(order.kernel.as_deref())?;
-    let kvm = match order.platform.as_str() {
-        "kvm" => Some(crate::vm::kvm::open()?),
-        _ => None,
-    };
+    let ground = Ground::find(&order)?;
     let mut planned = mounts::plan(&order.spec, &order.bundle)?;
     if namespaces::other_user(&order.spec) {
         mounts::take_sources(&mut planned)?;
@@ -127,6 +124,18 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
 
     give_to_namespace_root(&order, &state_dir)?;
     enter_namespaces(&order, sync)?;
+    let service = match &ground {
+        Ground::Joined(joined) => {
+            joined.check_users()?;
+            Some(socket::message_pair().doing("make the service channel")?)
+        }
+        _ => None,
+    };
+    let (service, guest_service) = service.unzip();
+    let shares_network = match &ground {
+        Ground::Joined(joined) => joined.shares_network(),
+        _ => true,
+    };
     let record = record_of(&order);
     if order.runtime_hooks {
         handshake(sync, Some(&Answer::NeedHooks))?;
@@ -149,15 +158,20 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
         .map_err(std::io::Error::from)
         .doing("read credentials")?;
 
-    let container = container_spec(&order, tree, stdio)?;
-    let machine = match order.platform.as_str() {
-        "process" => machine::start_process(kernel, boot, container.0.process.caps.bounding)?,
-        _ => {
-            let Some(kvm) = kvm else {
-                return Err(Error::Protocol);
-            };
-            machine::start_kvm(kvm, kernel, boot, order.engine, container.0.process.caps.bounding)?
+    let mut container = container_spec(&order, tree, stdio)?;
+    let bounding = container.0.process.caps.bounding;
+    let machine = match (ground, service) {
+        (Ground::Process { kernel }, _) => machine::start_process(kernel, boot, bounding)?,
+        (Ground::Kvm { kvm, kernel }, _) => machine::start_kvm(kvm, kernel, boot, order.engine, bounding)?,
+        (Ground::Joined(joined), Some(service)) => {
+            (container.0.pid_of, container.0.ipc_of) = (joined.pid_of, joined.ipc_of);
+            (container.0.memory_limit, container.0.pids_limit) = (boot.memory_limit, boot.pids_limit);
+            container.0.share_network = shares_network;
+            container.0.service = HandleId(container.1.len() as u64);
+            container.1.extend(guest_service);
+            machine::join(joined.link, service, bounding)?
         }
+        (Ground::Joined(_), None) => return Err(Error::Protocol),
     };
     let inside = order
         .spec
@@ -176,6 +190,7 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
     }
     let sync = rustix::io::fcntl_dupfd_cloexec(sync, 3).doing("keep the start-up channel")?;
     let parts = Parts {
+        id: order.id.clone(),
         machine,
         container,
         state_dir,
@@ -187,6 +202,33 @@ fn start(order: Order, sync: &OwnedFd) -> Result<Server, Error> {
         start_hooks,
     };
     Server::new(parts, signals)
+}
+
+/// What the container's machine is to be.
+enum Ground {
+    /// A process machine with this kernel.
+    Process { kernel: OwnedFd },
+    /// A virtual machine.
+    Kvm { kvm: OwnedFd, kernel: OwnedFd },
+    /// That of the sandbox it joins.
+    Joined(Box<Joined>),
+}
+
+impl Ground {
+    /// Opens what it takes, or asks the sandbox, while the host's files can be reached.
+    fn find(order: &Order) -> Result<Self, Error> {
+        if let Some(join) = &order.join {
+            return Ok(Self::Joined(Box::new(Joined::ask(join, &order.id)?)));
+        }
+        let kernel = machine::open_kernel(order.kernel.as_deref())?;
+        match order.platform.as_str() {
+            "kvm" => Ok(Self::Kvm {
+                kvm: crate::vm::kvm::open()?,
+                kernel,
+            }),
+            _ => Ok(Self::Process { kernel }),
+        }
+    }
 }
 
 fn record_of(order: &Order) -> Record {
@@ -209,6 +251,7 @@ fn record_of(order: &Order) -> Record {
             .into_iter()
             .collect(),
         unit: None,
+        sandbox: order.join.as_ref().map(|j| j.sandbox.clone()),
     }
 }
 
@@ -391,6 +434,13 @@ fn container_spec(
         devices,
         seccomp: seccomp.program,
         seccomp_log: seccomp.log,
+        // Of one that joins a sandbox more is told once it is known.
+        pid_of: ContainerId::FIRST,
+        ipc_of: ContainerId::FIRST,
+        share_network: true,
+        service: HandleId::NONE,
+        memory_limit: u64::MAX,
+        pids_limit: u64::MAX,
         process,
     };
     Ok((container, handles))

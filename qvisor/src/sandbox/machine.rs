@@ -9,11 +9,14 @@ use crate::seccomp::Role;
 use crate::sys;
 use crate::vm::kvm;
 use crate::vm::process::{self, BootParams, Launch};
+use qlib::control::{Command, ContainerId, Event};
 use rustix::fd::{AsRawFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::pipe::PipeFlags;
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Broker channels of a `process` machine: requests on different channels do not wait for each other.
 const CHANNELS: usize = 2;
@@ -22,14 +25,97 @@ const CHANNELS: usize = 2;
 pub struct Machine {
     /// The control channel.
     pub link: Box<dyn ControlLink>,
-    /// Its first process (pid in our namespace).
-    pub child: i32,
-    /// The guest kernel's log lines.
-    pub log: OwnedFd,
+    /// The guest kernel's log lines, if they are ours to read.
+    pub log: Option<OwnedFd>,
+    body: Body,
     gate: Option<Gate>,
 }
 
+/// What a machine is to the server that has it.
+enum Body {
+    /// Its first process (pid in our namespace), a child of ours.
+    Own(i32),
+    /// Another sandbox's, which the container joined; whether that has said that nothing of the container is left.
+    Joined { over: bool },
+}
+
+/// How long what is left of a container may take to end in the sandbox it joined.
+const LEAVE_TIME: Duration = Duration::from_secs(2);
+
 impl Machine {
+    /// The machine of the sandbox at the other end of `link`.
+    pub fn joined(link: impl ControlLink + 'static) -> Self {
+        Self {
+            link: Box::new(link),
+            log: None,
+            body: Body::Joined { over: false },
+            gate: None,
+        }
+    }
+
+    /// Ends it; one that was joined ends what is the container's.
+    pub fn kill(&mut self) {
+        match self.body {
+            Body::Own(child) => {
+                let _ = sys::kill(child, libc::SIGKILL);
+            }
+            // Where this does not arrive, the sandbox has ended.
+            Body::Joined { .. } => {
+                let _ = self.link.send(ContainerId::FIRST, &Command::End, &[]);
+            }
+        }
+    }
+
+    /// Nothing of the container is left in the sandbox it joined, or the sandbox is gone.
+    pub fn left(&mut self) {
+        if let Body::Joined { over } = &mut self.body {
+            *over = true;
+        }
+    }
+
+    /// Whether it is another sandbox's.
+    pub fn is_joined(&self) -> bool {
+        matches!(self.body, Body::Joined { .. })
+    }
+
+    /// Whether it is another sandbox's, where nothing of the container is left.
+    pub fn has_left(&self) -> bool {
+        matches!(self.body, Body::Joined { over: true })
+    }
+
+    /// Whether it has ended. A first process stays a zombie until [`Self::wait`] asks how it went.
+    pub fn has_ended(&self) -> bool {
+        match self.body {
+            Body::Own(child) => {
+                let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+                match Pid::from_raw(child) {
+                    Some(pid) => !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None)),
+                    None => true,
+                }
+            }
+            Body::Joined { over } => over,
+        }
+    }
+
+    /// Waits for the end of a machine that was killed or has ended, and tells how it went.
+    pub fn wait(&mut self) -> String {
+        match self.body {
+            Body::Own(child) => how_it_went(child),
+            Body::Joined { .. } => {
+                let until = Instant::now() + LEAVE_TIME;
+                while !self.has_ended() && Instant::now() < until {
+                    match self.link.receive() {
+                        Ok(Some(told)) if told.event == Event::Ended => self.left(),
+                        Ok(Some(_)) => {}
+                        Ok(None) => std::thread::sleep(Duration::from_millis(1)),
+                        Err(_) => self.left(),
+                    }
+                }
+                "the sandbox it shares has ended (SIGKILL)".to_owned()
+            }
+        }
+    }
+
     /// Lets the machine run, once the host side is confined.
     pub fn let_go(&mut self) {
         if let Some(gate) = self.gate.take() {
@@ -149,7 +235,7 @@ pub fn start_process(kernel: OwnedFd, boot: BootParams, bounding: u64) -> Result
     }
     // The guest's commands come from us, ours go to it: both ends hold long messages.
     sys::force_send_buffer(&guest_control, 4 << 20);
-    let link = SocketLink::new(control);
+    let link = SocketLink::to_guest(control);
     let log_fd = guest_log.as_raw_fd();
     let gate = Gate::new()?;
     let prepared = process::prepare(Launch {
@@ -176,8 +262,8 @@ pub fn start_process(kernel: OwnedFd, boot: BootParams, bounding: u64) -> Result
     }
     Ok(Machine {
         link: Box::new(link),
-        child,
-        log,
+        log: Some(log),
+        body: Body::Own(child),
         gate: Some(gate),
     })
 }
@@ -194,7 +280,7 @@ pub fn start_kvm(
     let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
     let (log, guest_log) = rustix::pipe::pipe_with(flags).doing("make the log pipe")?;
     sys::force_send_buffer(&guest_control, 4 << 20);
-    let link = SocketLink::new(control);
+    let link = SocketLink::to_guest(control);
     let log_fd = guest_log.as_raw_fd();
     let gate = Gate::new()?;
     let prepared = kvm::prepare(kvm::Launch {
@@ -220,10 +306,32 @@ pub fn start_kvm(
     jail::confine_host_side(bounding)?;
     Ok(Machine {
         link: Box::new(link),
-        child,
-        log,
+        log: Some(log),
+        body: Body::Own(child),
         gate: Some(gate),
     })
+}
+
+/// Takes the machine at the other end of `link`, which the container joins, and serves its guest what is the container's own
+/// over `service`: sockets of its network, texts of its cgroup. As [`start_process`] else.
+pub fn join(link: SocketLink, service: OwnedFd, bounding: u64) -> Result<Machine, Error> {
+    jail::confine_host_side(bounding)?;
+    channel::spawn_service(service, || confine_thread(Role::Service)).doing("start the service thread")?;
+    Ok(Machine::joined(link))
+}
+
+/// How the machine's first process ended.
+fn how_it_went(child: i32) -> String {
+    match rustix::process::waitpid(Pid::from_raw(child), WaitOptions::empty()) {
+        Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
+            (_, Some(libc::SIGSYS)) => "it made a host call that its filter forbids".to_owned(),
+            (_, Some(libc::SIGKILL)) => "it was killed (SIGKILL)".to_owned(),
+            (_, Some(signal)) => format!("signal {signal}"),
+            (Some(code), _) => format!("exit status {code}"),
+            _ => "no status".to_owned(),
+        },
+        _ => "no status".to_owned(),
+    }
 }
 
 fn confine_thread(role: Role) -> std::io::Result<()> {

@@ -6,6 +6,7 @@ pub mod create;
 pub mod init;
 mod inside;
 pub mod jail;
+pub mod join;
 mod link;
 pub mod logfile;
 mod machine;
@@ -57,6 +58,9 @@ pub enum Error {
     /// The control channel failed.
     #[error(transparent)]
     Link(#[from] link::LinkError),
+    /// The sandbox of another container cannot be shared as asked.
+    #[error("config.json: linux.namespaces: {0}")]
+    Join(String),
     /// A mount cannot be honoured.
     #[error("config.json: mounts[{index}] ({destination}): {why}")]
     Mount {

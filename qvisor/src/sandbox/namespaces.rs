@@ -42,7 +42,8 @@ impl Wanted {
     }
 
     fn add(&mut self, ns: &LinuxNamespace) -> Result<(), Error> {
-        if let Some(path) = ns.path() {
+        // A pid namespace of a container is its guest kernel's: it is joined there.
+        if let Some(path) = ns.path().as_ref().filter(|_| ns.typ() != Type::Pid) {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let fd = rustix::fs::open(path, flags, Mode::empty()).at("open namespace", path)?;
             self.joined.push((ns.typ(), fd));
@@ -85,6 +86,7 @@ impl Wanted {
                 Type::Network => "join the network namespace",
                 Type::Uts => "join the uts namespace",
                 Type::Cgroup => "join the cgroup namespace",
+                Type::Ipc => "join the ipc namespace",
                 _ => "join a namespace",
             };
             rustix::thread::move_into_link_name_space(fd.as_fd(), None).doing(what)?;

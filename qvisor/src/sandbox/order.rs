@@ -1,5 +1,6 @@
 //! What `create` hands to the sandbox process it starts, and what that process answers.
 
+use super::join::Join;
 use crate::vm;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,8 @@ pub struct Order {
     pub log_json: bool,
     /// The sandbox's own log, if it keeps one.
     pub own_log: Option<OwnLog>,
+    /// The sandbox it is to join instead of having one of its own.
+    pub join: Option<Join>,
     /// The guest kernel's image that the operator set.
     pub kernel: Option<PathBuf>,
 }
@@ -69,6 +72,8 @@ pub enum Answer {
     NeedMappings,
     /// Its namespaces are there: the creator runs the runtime hooks.
     NeedHooks,
+    /// The process of this number starts those of the container: it belongs into the container's cgroup.
+    NeedCgroup(u32),
     /// The container is created.
     Created,
     /// It could not be created.

@@ -36,6 +36,21 @@ pub enum Request {
         /// Columns.
         cols: u32,
     },
+    /// A container joins this one's sandbox. The connection becomes its link: from the answer on it carries
+    /// [`qlib::control`] messages.
+    Join {
+        /// Its id.
+        id: String,
+        /// The container whose pid namespace it shares.
+        pid_of: Option<String>,
+        /// The container whose ipc namespace it shares.
+        ipc_of: Option<String>,
+    },
+    /// Stop the container's processes, or let them go on, without those that share the sandbox.
+    Freeze {
+        /// Stop them.
+        stop: bool,
+    },
     /// List the container's processes.
     Processes,
     /// Tell the guest kernel's own figures.
@@ -59,6 +74,8 @@ impl Request {
             Request::Exec { .. } => "exec",
             Request::Signal { .. } => "signal",
             Request::Resize { .. } => "resize",
+            Request::Join { .. } => "join",
+            Request::Freeze { .. } => "freeze",
             Request::Processes => "processes",
             Request::Metrics => "metrics",
             Request::WatchMemory => "watch memory",
@@ -111,6 +128,18 @@ pub enum Response {
         /// Its exit code; 128 + the signal that ended it.
         code: i32,
     },
+    /// The container has joined: its number in the guest kernel, and those of the containers that it shares namespaces with
+    /// (its own where with none).
+    Joined {
+        /// Its own.
+        number: u32,
+        /// Whose pid namespace.
+        pid_of: u32,
+        /// Whose ipc namespace.
+        ipc_of: u32,
+    },
+    /// No other container shares the sandbox.
+    Alone,
     /// The guest kernel killed a process for lack of memory.
     OutOfMemory,
     /// The processes.

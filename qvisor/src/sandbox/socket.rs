@@ -51,11 +51,18 @@ pub struct Received {
     pub fds: Vec<OwnedFd>,
     /// The message was longer than the buffer.
     pub truncated: bool,
+    /// The process that sent it, where the socket was asked to tell ([`tell_senders`]).
+    pub from: Option<i32>,
+}
+
+/// Has every message that `socket` receives tell which process sent it.
+pub fn tell_senders(socket: impl AsFd) -> rustix::io::Result<()> {
+    rustix::net::sockopt::set_socket_passcred(socket, true)
 }
 
 /// Receives one message into `buffer`.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8], flags: RecvFlags) -> rustix::io::Result<Received> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS), ScmCredentials(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = flags | RecvFlags::CMSG_CLOEXEC;
     let got = loop {
@@ -65,15 +72,19 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8], flags: RecvFlags) -> rustix
         }
     };
     let mut fds = Vec::new();
+    let mut from = None;
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(rights) = message {
-            fds.extend(rights);
+        match message {
+            RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
+            RecvAncillaryMessage::ScmCredentials(sender) => from = Some(sender.pid.as_raw_nonzero().get()),
+            _ => {}
         }
     }
     Ok(Received {
         len: got.bytes,
         fds,
         truncated: got.flags.contains(ReturnFlags::TRUNC),
+        from,
     })
 }
 

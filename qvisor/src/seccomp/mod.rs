@@ -38,7 +38,6 @@ pub enum Role {
     /// Carries a virtual machine's requests to the services of its containers.
     Relay,
     /// Serves a container's requests for sockets and texts of its own namespaces.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for containers that join a sandbox"))]
     Service,
 }
 

@@ -84,7 +84,7 @@ pub fn figures() -> Figures {
         0 => UNKNOWN_KIB,
         n => n,
     };
-    let limit = crate::limits::memory() >> 10;
+    let limit = crate::container::current().memory_limit() >> 10;
     if limit >= machine && host.is_some() {
         return Figures {
             total: machine,

@@ -60,7 +60,7 @@ fn uts_name(domain: bool, name: &str) -> Result<(), Errno> {
 }
 
 fn threads_max() -> String {
-    let limit = crate::limits::pids();
+    let limit = crate::container::current().pids_limit();
     limit.min(u64::from(crate::task::table::PID_MAX) / 2).to_string()
 }
 

@@ -260,7 +260,7 @@ fn vmstat(m: &Figures) -> Vec<u8> {
         ("pswpout", 0),
         ("pgfault", 0),
         ("pgmajfault", 0),
-        ("oom_kill", crate::control::oom_kills()),
+        ("oom_kill", crate::container::current().oom_kills()),
     ] {
         put!(t, "{name} {v}\n");
     }

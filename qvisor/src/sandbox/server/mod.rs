@@ -1,23 +1,25 @@
 //! The sandbox process's life: it waits for the guest's events, the command line's requests, signals and its machine.
 
 mod requests;
+mod shared;
 
 use super::inside::InsideHook;
 use super::machine::Machine;
 use super::order::Answer;
 use super::protocol::Response;
-use super::{Error, jail, socket, stdio};
+use super::{Error, init, jail, socket, stdio};
 use crate::cgroup::{MemoryWatch, Verdict};
 use crate::runtime::signal::exit_code;
 use crate::runtime::state::{self, Status, StatusRecord};
 use crate::seccomp::Role;
 use crate::sys;
-use qlib::control::{Command, ContainerSpec, Event, ExecId};
+use qlib::control::{Command, ContainerId, ContainerSpec, Event, ExecId};
 use requests::{Awaits, Connection, process_info, respond};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
+use shared::Shared;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
@@ -49,6 +51,8 @@ enum Phase {
 
 /// What the server is made of.
 pub struct Parts {
+    /// The container's id.
+    pub id: String,
     /// The machine.
     pub machine: Machine,
     /// The container as the guest is told, and what its handles stand for.
@@ -78,6 +82,11 @@ pub struct Server {
     since: Instant,
     connections: Vec<Connection>,
     next_exec: u32,
+    /// Containers that share the sandbox.
+    shared: Vec<Shared>,
+    next_joined: u32,
+    /// The guest kernel has stopped the container's processes.
+    frozen: bool,
     /// Processes of the host that stand for programs which were started later.
     proxies: Vec<i32>,
     memory_scarce: bool,
@@ -105,6 +114,9 @@ impl Server {
             since: Instant::now(),
             connections: Vec::new(),
             next_exec: 1,
+            shared: Vec::new(),
+            next_joined: ContainerId::FIRST.0 + 1,
+            frozen: false,
             proxies: Vec::new(),
             memory_scarce: false,
             memory_ran_out: false,
@@ -157,7 +169,10 @@ impl Server {
             let mut fds = vec![
                 PollFd::new(&self.signals, PollFlags::IN),
                 PollFd::from_borrowed_fd(link, PollFlags::IN),
-                PollFd::new(&self.parts.machine.log, PollFlags::IN),
+                match &self.parts.machine.log {
+                    Some(log) => PollFd::new(log, PollFlags::IN),
+                    None => PollFd::new(&self.signals, PollFlags::IN),
+                },
                 PollFd::new(
                     &self.parts.listener,
                     if self.connections.len() < MAX_CONNECTIONS {
@@ -193,7 +208,7 @@ impl Server {
         if ready[1] {
             self.read_events();
         }
-        let died = ready[0] && self.read_signals();
+        let died = ready[0] && self.read_signals() || self.parts.machine.has_left();
         if self.parts.memory.is_some() && (ready[5] || self.memory_scarce) {
             self.look_at_memory();
         }
@@ -249,7 +264,7 @@ impl Server {
         self.parts
             .machine
             .link
-            .send(command, fds)
+            .send(ContainerId::FIRST, command, fds)
             .map_err(|e| e.to_string())
     }
 
@@ -273,19 +288,8 @@ impl Server {
 
     /// Ends the machine and this process's work; gives the exit code.
     fn end(&mut self, why: Option<&str>) -> i32 {
-        let pid = rustix::process::Pid::from_raw(self.parts.machine.child);
-        let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
-        let died = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty());
-        let how = match died {
-            Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
-                (_, Some(libc::SIGSYS)) => "it made a host call that its filter forbids".to_owned(),
-                (_, Some(libc::SIGKILL)) => "it was killed (SIGKILL)".to_owned(),
-                (_, Some(signal)) => format!("signal {signal}"),
-                (Some(code), _) => format!("exit status {code}"),
-                _ => "no status".to_owned(),
-            },
-            _ => "no status".to_owned(),
-        };
+        self.parts.machine.kill();
+        let how = self.parts.machine.wait();
         let starting = self.sync.is_some();
         let (code, reason) = match (self.init_status, why) {
             (Some(status), _) => (exit_code(status), None),
@@ -315,6 +319,7 @@ impl Server {
         for connection in &self.connections {
             let response = match (connection.exec, connection.awaits) {
                 (Some(_), Awaits::Nothing) => Response::Exited { code: 137 },
+                // A container that shares the sandbox sees the end of its connection.
                 (_, Awaits::Nothing | Awaits::Memory) => continue,
                 _ => Response::Error {
                     message: "the container stopped".to_owned(),
@@ -349,9 +354,12 @@ impl Server {
 
     fn read_log(&mut self) {
         let mut bytes = [0u8; 4096];
+        let Some(log) = &self.parts.machine.log else {
+            return;
+        };
         // Bounded: a guest that never stops logging must not keep us from the rest.
         for _ in 0..16 {
-            let Ok(n) = rustix::io::read(&self.parts.machine.log, &mut bytes) else {
+            let Ok(n) = rustix::io::read(log, &mut bytes) else {
                 return;
             };
             if n == 0 {
@@ -387,7 +395,7 @@ impl Server {
         let mut died = false;
         while let Some(signo) = sys::next_signal(self.signals.as_fd()) {
             match signo {
-                libc::SIGCHLD => died |= self.machine_ended(),
+                libc::SIGCHLD => died |= self.parts.machine.has_ended(),
                 libc::SIGWINCH => {
                     self.pass_size_on();
                 }
@@ -405,16 +413,6 @@ impl Server {
             }
         }
         died
-    }
-
-    /// Whether the machine's first process is gone; it stays a zombie until [`Self::end`] asks how it went.
-    fn machine_ended(&self) -> bool {
-        use rustix::process::{Pid, WaitId, WaitIdOptions};
-        let Some(pid) = Pid::from_raw(self.parts.machine.child) else {
-            return true;
-        };
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        !matches!(rustix::process::waitid(WaitId::Pid(pid), options), Ok(None))
     }
 
     /// Sends a signal to the container's program; before it is started, a signal ends the container.
@@ -442,7 +440,7 @@ impl Server {
                     libc::SIGCHLD | libc::SIGCONT | libc::SIGURG | libc::SIGWINCH
                 ) {
                     self.init_status = Some(signo & 0x7f);
-                    let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
+                    self.parts.machine.kill();
                     self.enter(Phase::Ending);
                 }
                 Ok(())
@@ -466,13 +464,15 @@ impl Server {
     fn read_events(&mut self) {
         loop {
             match self.parts.machine.link.receive() {
-                Ok(Some(event)) => self.on_event(event),
+                Ok(Some(told)) if told.of == ContainerId::FIRST => self.on_event(told.event),
+                Ok(Some(told)) => self.pass_on(told),
                 Ok(None) => return,
                 Err(super::link::LinkError::Malformed) => {
                     log::error!("the guest kernel sent a malformed event: the sandbox ends");
-                    let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
+                    self.parts.machine.kill();
                     return;
                 }
+                Err(_) if self.parts.machine.is_joined() => return self.parts.machine.left(),
                 Err(_) => {
                     // Closed: the machine is ending; SIGCHLD tells when it has. Polling a dead socket would spin.
                     if self.phase != Phase::Ending {
@@ -487,6 +487,7 @@ impl Server {
 
     fn on_event(&mut self, event: Event) {
         match event {
+            Event::Ready if self.phase != Phase::Booting => {}
             Event::Ready => {
                 log::debug!(
                     "the guest kernel is up after {} ms",
@@ -494,12 +495,25 @@ impl Server {
                 );
                 let (spec, handles) = std::mem::take(&mut self.parts.container);
                 let fds: Vec<BorrowedFd<'_>> = handles.iter().map(AsFd::as_fd).collect();
-                let sent = self.parts.machine.link.send(&Command::Create(spec), &fds);
+                let create = Command::Create(spec);
+                let sent = self.parts.machine.link.send(ContainerId::FIRST, &create, &fds);
                 match sent {
                     Ok(()) => self.enter(Phase::Creating),
                     Err(e) => self.fail_start(&e.to_string()),
                 }
             }
+            Event::Nursery { pid } => {
+                let placed = match &self.sync {
+                    Some(sync) => init::handshake(sync, Some(&Answer::NeedCgroup(pid))),
+                    None => Ok(()),
+                };
+                if let Err(e) = placed {
+                    self.fail_start(&e.to_string());
+                }
+            }
+            Event::Ended => self.parts.machine.left(),
+            Event::Frozen(stopped) => self.froze(stopped),
+            Event::Created if self.phase != Phase::Creating => {}
             Event::Created => {
                 self.enter(Phase::Created);
                 self.set_status(Status::Created, None, None);
@@ -611,7 +625,7 @@ impl Server {
         };
         self.answer(|c| c.exec.is_none() && c.awaits == Awaits::Start, &response);
         self.init_status = Some(1 << 8);
-        let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
+        self.parts.machine.kill();
         self.enter(Phase::Ending);
     }
 
@@ -625,7 +639,7 @@ impl Server {
             self.answer(|c| c.exec.is_none() && c.awaits == Awaits::Start, &response);
             // A container whose program could not be started has nothing to live for.
             self.init_status = Some(if errno == libc::ENOENT { 127 << 8 } else { 126 << 8 });
-            let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
+            self.parts.machine.kill();
             self.enter(Phase::Ending);
         } else {
             self.answer(|c| c.exec == Some(exec), &response);
@@ -635,7 +649,7 @@ impl Server {
     fn fail_start(&mut self, why: &str) {
         self.tell_creator(&Answer::Failed(why.to_owned()));
         self.init_status = Some(1 << 8);
-        let _ = sys::kill(self.parts.machine.child, libc::SIGKILL);
+        self.parts.machine.kill();
         self.enter(Phase::Ending);
     }
 }

@@ -2,10 +2,11 @@
 
 use super::{Phase, Server};
 use crate::cgroup::MemoryWatch;
+use crate::sandbox::link::SEND_ROOM;
 use crate::sandbox::protocol::{MAX_MESSAGE, ProcessInfo, Request, Response};
 use crate::sandbox::socket;
 use crate::sys;
-use qlib::control::{Command, ExecId, ProcessSpec};
+use qlib::control::{Command, ContainerId, ExecId, ProcessSpec};
 use qlib::qcall::HandleId;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -20,6 +21,7 @@ pub(super) enum Awaits {
     Processes,
     Metrics,
     Memory,
+    Freeze,
 }
 
 /// A connection to the control socket.
@@ -28,6 +30,8 @@ pub(super) struct Connection {
     pub awaits: Awaits,
     pub exec: Option<ExecId>,
     kill_on_close: bool,
+    /// It is the link of a container that joined the sandbox.
+    pub joined: Option<ContainerId>,
     pub closed: bool,
 }
 
@@ -55,12 +59,14 @@ impl Server {
             awaits: Awaits::Nothing,
             exec: None,
             kill_on_close: false,
+            joined: None,
             closed: false,
         });
     }
 
     pub(super) fn read_request(&mut self, index: usize) {
-        let mut buffer = vec![0; MAX_MESSAGE];
+        // A command's arguments are checked for their length by who sends it.
+        let mut buffer = vec![0; MAX_MESSAGE.max(SEND_ROOM as usize)];
         let got = match socket::receive(&self.connections[index].socket, &mut buffer, RecvFlags::DONTWAIT) {
             Ok(got) if got.len > 0 && !got.truncated => got,
             Err(Errno::AGAIN) => return,
@@ -75,9 +81,15 @@ impl Server {
                     };
                     let _ = self.command(&command, &[]);
                 }
+                if let Some(number) = self.connections[index].joined {
+                    self.leave(number);
+                }
                 return;
             }
         };
+        if let Some(number) = self.connections[index].joined {
+            return self.forward(number, &mut buffer[..got.len], &got.fds);
+        }
         let outcome = match serde_json::from_slice(&buffer[..got.len]) {
             Ok(request) => self.on_request(index, request, got.fds),
             Err(e) => Err(format!("request: {e}")),
@@ -169,6 +181,8 @@ impl Server {
                 self.command(&Command::Processes, &[])?;
                 Ok(None)
             }
+            Request::Join { id, pid_of, ipc_of } => self.join(index, id, pid_of, ipc_of).map(|()| None),
+            Request::Freeze { stop } => Ok((!self.freeze(index, stop)?).then_some(Response::Alone)),
             Request::Metrics => {
                 if self.phase != Phase::Running {
                     return Err("container not running".to_owned());
