@@ -13,6 +13,7 @@ import cgroup_tests
 import machine_tests
 import process
 import read_tests
+import sharing_tests
 from cases import SAME, native
 from report import Failure, Skip, check, equal, shorten
 from runtime import Runtime
@@ -350,6 +351,7 @@ def one_machine(report, arch, cpu, cases, expected, top, full):
         machine_tests.run(machine, stage)
         read_tests.run(machine, stage)
         from_outside(machine, stage)
+        report.case(f"{stage}/containers that share a sandbox", lambda: sharing_tests.sharing(machine))
         if arch == platform.machine():
             report.case(f"{stage}/unified cgroups", lambda: cgroup_tests.unified(machine))
             report.case(f"{stage}/unified cgroups, out of memory", lambda: cgroup_tests.out_of_memory(machine))

@@ -33,6 +33,9 @@ CASES = [
          "c task delete $N 2>&1 | grep -o 'code 5'; c container delete $N", "RUNNING.in.rc=4.*code 5"),
     Case("pause, resume", "run -d $B $N sleep 100; c task pause $N; c task ls | grep $N | grep -o PAUSED; c task resume $N; c task ls | grep $N | grep -o RUNNING; c task kill -s 9 $N", "PAUSED.RUNNING"),
     Case("metrics, ps", "run -d $B $N sleep 100; c task metrics $N | grep -cE '^(memory|cpu|pids)'; c task ps $N | wc -l | sed 's/^[2-9]$/some/'; c task kill -s 9 $N", "[1-9].*some"),
+    Case("--with-ns pid, ipc", "run -d $B $N sh -c 'exec sleep 123'; pid=$(c task ls | awk -v n=$N '$1 == n { print $2 }'); "
+         "run --cgroup /$NEST/${N}b --rm --with-ns pid:/proc/$pid/ns/pid $B ${N}b sh -c 'ps -o args | grep -c \"^sleep 123\"; [ $$ != 1 ] && echo not the first'; "
+         "run --cgroup /$NEST/${N}c --rm --with-ns ipc:/proc/$pid/ns/ipc $B ${N}c sh -c 'ps -o args | grep -c \"^sleep 123\"; echo $$'; c task kill -s 9 $N", "1.not the first.0.1"),
     Case("10 at once", "for i in $(seq 10); do run --rm $B $N$i echo $i & done | sort -n | tr '\\n' ' '; wait", "^1 2 3", full=True),
 ]
 

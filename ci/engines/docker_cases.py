@@ -156,10 +156,20 @@ NETWORK = [
     Case("--network container:", f"run -d --name $N busybox sh -c 'echo there >/tmp/index.html; exec httpd -f -p 80 -h /tmp' >/dev/null; "
          f"run --rm --network container:$N busybox sh -c '{LINKS}; for i in 1 2 3 4 5; do wget -q -O- http://127.0.0.1/ && break; sleep 0.5; done; hostname | wc -c'", "eth0.*lo.there.13"),
     Case("a network plugged in between create and start", f"docker network create $N >/dev/null; create --name $N busybox sh -c '{LINKS}' >/dev/null; docker network connect $N $N; docker start -a $N", "eth0.*eth1"),
-    Case("--pid container:", "run -d --name $N busybox sleep 123 >/dev/null; run --rm --pid container:$N busybox ps | grep -c 'sleep 123'; echo", "1",
-         ours=".*pid namespace.*0\n.*", why="a guest kernel knows its own processes only"),
-    Case("--ipc container:", "run -d --ipc shareable --name $N busybox sleep 123 >/dev/null; run --rm --ipc container:$N busybox echo shared; echo rc=$?", "shared",
-         ours=".*ipc namespace.*rc=12[0-9]\n", why="System V objects live in a guest kernel"),
+    Case("--pid container:", "run -d --name $N busybox sh -c 'trap \"echo told; exit 3\" USR1; while :; do sleep 0.1; done' >/dev/null; "
+         "run --rm --pid container:$N busybox sh -c 'ps -o args | grep -c \"^sh -c trap\"; [ $$ != 1 ] && echo not the first; ip -o -4 addr | grep -c eth0; cat /proc/1/root/etc/hostname | wc -c; hostname | wc -c; kill -USR1 1'; "
+         "docker wait $N; docker logs $N", "1.not the first.1.13.13.3.told"),
+    Case("--pid container: with its network, for a look", "run -d --name $N busybox sh -c 'echo page >/tmp/index.html; exec httpd -f -p 80 -h /tmp' >/dev/null; "
+         "run --rm --pid container:$N --network container:$N --cap-add SYS_PTRACE busybox sh -c 'for i in 1 2 3 4 5; do wget -q -O- http://127.0.0.1/ && break; sleep 0.5; done; ls /proc/1/root/tmp; netstat -ltn | grep -c :80'",
+         "page.index.html.1"),
+    Case("--pid container: of one that ends", "run -d --name $N busybox sleep 100 >/dev/null; run -d --name ${N}b --pid container:$N busybox sleep 100 >/dev/null; docker exec ${N}b ps -o args | grep -c '^sleep 100'; "
+         "docker top ${N}b -o pid,args | sed 's/^ *[0-9]* *//'; docker kill $N >/dev/null; docker wait ${N}b", "2.*sleep 100.137"),
+    Case("--pid container:, exec, stop, restart", "run -d --name $N busybox sleep 100 >/dev/null; run -d --name ${N}b --pid container:$N busybox sh -c 'trap \"exit 4\" TERM; sleep 200 & while :; do sleep 0.1; done' >/dev/null; "
+         "docker exec ${N}b sh -c 'ps -o args | grep -c \"^sleep 200\"'; docker stop ${N}b >/dev/null; docker inspect -f '{{.State.ExitCode}}' ${N}b; docker start ${N}b >/dev/null; docker rm -f ${N}b >/dev/null; "
+         "docker exec $N ps -o args | grep -c '^sleep 200'; true", "1.4.0"),
+    Case("--ipc container:", "run -d --ipc shareable --name $N busybox sh -c 'echo there >/dev/shm/f; sleep 123' >/dev/null; until_ok docker exec $N test -f /dev/shm/f; "
+         "run --rm --ipc container:$N busybox sh -c 'cat /dev/shm/f; echo $$; ps -o args | grep -c \"^sleep 123\"; ip -o -4 addr | grep -c eth0; echo back >/dev/shm/g'; docker exec $N cat /dev/shm/g", "there.1.0.1.back"),
+    Case("--ipc container:, not shareable", "run -d --ipc private --name $N busybox sleep 100 >/dev/null; run --rm --ipc container:$N busybox true 2>&1 | grep -o 'non-shareable IPC'", "non-shareable"),
     Case("--pid host", "run --rm --pid host busybox sh -c '[ $$ -gt 20 ] && ls -d /proc/[0-9]* | wc -l | sed s/.*[0-9][0-9]/many/' 2>&1; echo rc=$?", "many.rc=0",
          ours="rc=1\n", why="a guest kernel knows its own processes only"),
     Case("--uts host", "[ \"$(run --rm --uts host busybox hostname)\" = $(hostname) ] && echo same", "same"),

@@ -32,6 +32,13 @@ CASES = [
          ours="0\n", why="podman looks into the pid namespace of the first process, which is the sandbox's host side"),
     Case("top, by ps(1) inside", "run -d --name $N $B sh -c 'sleep 100 & sleep 200' >/dev/null; sleep 0.5; podman top $N -o args | sort", "sleep 100.*sleep 200"),
     Case("--init", "run --rm --init $B sh -c 'echo $$ | grep -vw 1 | wc -l'", "1"),
+    Case("--pid container:, --ipc container:", "run -d --name $N --ipc shareable $B sh -c 'echo there >/dev/shm/f; exec sleep 123' >/dev/null; until_ok podman exec $N test -f /dev/shm/f; "
+         "run --rm --pid container:$N $B sh -c 'ps -o args | grep -c \"^sleep 123\"; [ $$ != 1 ] && echo not the first'; run --rm --ipc container:$N $B sh -c 'cat /dev/shm/f; ps -o args | grep -c \"^sleep 123\"; echo $$'",
+         "1.not the first.there.0.1"),
+    Case("a pod", "podman pod create --name $N --label test=$N --infra-image $B --infra-command '/bin/sleep 1000' --network none --hostname pod >/dev/null; "
+         "podman run -d --pod $N --label test=$N --name ${N}a $B sh -c 'echo there >/dev/shm/f; cd /tmp; echo page >index.html; exec httpd -f -p 80' >/dev/null; until_ok podman exec ${N}a test -f /dev/shm/f; "
+         "podman run --rm --pod $N --label test=$N $B sh -c 'hostname; cat /dev/shm/f; for i in 1 2 3 4 5; do wget -q -O- http://127.0.0.1/ && break; sleep 0.5; done; echo $$; ps -o args | grep -c ^httpd'; "
+         "podman pod stop -t 1 $N >/dev/null; podman pod inspect -f '{{.State}}' $N; podman pod rm -f $N >/dev/null; podman ps -aq --filter label=test=$N | wc -l", "pod.there.page.1.0.Exited.0"),
     Case("build", "printf 'FROM localhost/busybox\\nRUN echo made >/made\\n' >Dockerfile; podman build -q --network none --runtime $BINARY -t $N . >/dev/null; run --rm localhost/$N cat /made", "made", full=True),
     Case("10 at once", "for i in $(seq 10); do run --rm $B echo $i & done | sort -n | tr '\\n' ' '; wait", "^1 2 3", full=True, timeout=120),
 ]
