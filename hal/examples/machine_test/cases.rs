@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use hal::aspace::{Access, Advice, FaultOutcome, Prot};
 use hal::boot::Trap;
 use hal::clock::monotonic_ns;
-use hal::host::{self, Dest, PollItem, Src};
+use hal::host::{self, Dest, Handle, PollItem, Src};
 use hal::thread::{self, NewSpace};
 use hal::user::{self, UserSlice};
 use qlib::Errno;
@@ -393,7 +393,7 @@ fn memory_files() {
 }
 
 fn waiting() {
-    let s = host::socket(1, 1, 0);
+    let s = host::socket(Handle::NONE, 1, 1, 0);
     let Ok(s) = s else { panic!("socket: {:?}", s.err()) };
     let item = PollItem {
         handle: s.handle(),
@@ -402,7 +402,7 @@ fn waiting() {
     };
     // An unconnected stream socket hangs up: ready at once.
     assert_eq!(host::ready(&mut [item]), Ok(1));
-    let Ok(d) = host::socket(1, 2, 0) else {
+    let Ok(d) = host::socket(Handle::NONE, 1, 2, 0) else {
         panic!("datagram socket")
     };
     let mut items = [PollItem {
