@@ -102,19 +102,23 @@ def first_ends(ctx):
 
 
 def commands(ctx):
-    """exec, ps, kill --all, events and the limits are about the one container."""
+    """exec, ps and kill --all are about the one container."""
     b = ctx.bundle("sleep 1000", bundle.busybox())
+
+    def renamed(c):
+        c["hostname"] = "second"
     for runtime, name in runtimes(ctx):
         id, pid = started(runtime, b)
-        other, _ = started(runtime, ctx.bundle("trap 'exit 9' TERM; sleep 1001 & while :; do sleep 0.1; done", bundle.busybox(), change=sharing(pid, "pid")))
-        done = runtime.call("exec", other, "sh", "-c", "hostname; ls /proc | grep -c '^[0-9]'; exit 5")
-        check(done.rc == 5 and done.text.startswith("container\n"), f"{name}: {done}")
+        other, _ = started(runtime, ctx.bundle("trap 'exit 9' TERM; sleep 1001 & while :; do sleep 0.1; done", bundle.busybox(),
+                                               change=sharing(pid, "pid", change=renamed)))
+        done = runtime.call("exec", other, "sh", "-c", "hostname; exit 5")
+        equal((done.rc, done.text), (5, "second\n"), f"{name}: {done}")
         rows = runtime.call("ps", other).text
         check("sleep" in rows and len(rows.splitlines()) in (3, 4), f"{name}: {rows}")
         check(len(runtime.call("ps", id).text.splitlines()) == 2, f"{name}: ps of the first one")
         names = []
-        for pid in json.loads(runtime.call("ps", "--format", "json", other).text):
-            with open(f"/proc/{pid}/cmdline", encoding="utf-8") as f:
+        for shown in json.loads(runtime.call("ps", "--format", "json", other).text):
+            with open(f"/proc/{shown}/cmdline", encoding="utf-8") as f:
                 names.append(f.read().split("\0")[0])
         equal([n for n in sorted(set(names)) if n != "sleep"], ["sh"], f"{name}: seen from the host")
         equal(runtime.call("kill", "--all", other, "KILL").rc, 0, f"{name}: kill --all")
@@ -191,7 +195,7 @@ def limits(ctx):
         id, pid = started(runtime, b)
         script = "i=0; while [ $i -lt 30 ]; do sleep 1 & i=$((i+1)); done 2>&1 | grep -c fork"
         done = runtime.run(ctx.bundle(script, bundle.busybox(), change=sharing(pid, "pid", change=little)))
-        check("fork" in done.errors or done.text.splitlines()[0] != "0" or done.rc != 0, f"{name}: {done}")
+        check(done.text.splitlines()[:1] not in ([], ["0"]), f"{name}: more tasks than allowed\n{done}")
         done = runtime.run(ctx.bundle("tail /dev/zero; echo rc=$?", bundle.busybox(), change=sharing(pid, "pid", change=little)))
         equal((done.rc, done.text), (0, "rc=137\n"), f"{name}: {done}")
         equal(runtime.call("exec", id, "echo", "alive").text, "alive\n", name)

@@ -639,3 +639,31 @@ impl Event {
         Ok((of, event))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_bear_their_container() {
+        let other = ContainerId(7);
+        let spec = ContainerSpec {
+            pid_of: ContainerId(2),
+            ipc_of: other,
+            share_network: true,
+            service: HandleId(5),
+            memory_limit: 1 << 20,
+            pids_limit: u64::MAX,
+            ..ContainerSpec::default()
+        };
+        for command in [Command::Create(spec), Command::End, Command::Freeze(true)] {
+            let mut bytes = command.encode(ContainerId::FIRST);
+            // Who passes a command on names the container by itself.
+            bytes[ContainerId::BYTES].copy_from_slice(&other.0.to_le_bytes());
+            assert_eq!(Command::decode(&bytes), Ok((other, command)));
+        }
+        for event in [Event::Nursery { pid: 9 }, Event::Ended, Event::Frozen(false)] {
+            assert_eq!(Event::decode(&event.encode(other)), Ok((other, event)));
+        }
+    }
+}

@@ -9,8 +9,7 @@ use crate::fs::tty::WinSize;
 use crate::ns::Namespaces;
 use crate::sched::wait::{WaitQueue, wait_killable};
 use crate::seccomp::Mode;
-use crate::signal::send::kill_group;
-use crate::signal::signo;
+use crate::signal::send::slay;
 use crate::task::table::PID_MAX;
 use crate::task::{Process, table};
 use alloc::collections::BTreeMap;
@@ -57,7 +56,7 @@ pub struct Container {
     /// Whether its processes stand still.
     pub frozen: AtomicBool,
     /// Where they do.
-    pub thaw: WaitQueue,
+    thaw: WaitQueue,
     /// Bytes; `u64::MAX`: no limit.
     memory_limit: AtomicU64,
     /// Tasks; `u64::MAX`: no limit.
@@ -199,6 +198,12 @@ impl Container {
         }
     }
 
+    /// Keeps the calling task, which is its, from going on while it is frozen. One that is killed goes.
+    pub fn stand_still(&self) {
+        let go = || (!self.frozen.load(Ordering::SeqCst)).then_some(());
+        let _ = wait_killable(&self.thaw, go);
+    }
+
     /// Ends what is left of a container that joined the sandbox, and forgets it once nothing is.
     pub fn end(self: &Arc<Self>) {
         self.ending.store(true, Ordering::SeqCst);
@@ -215,7 +220,7 @@ impl Container {
         live.retain(|p| !p.has_ended());
         // One that was forked while its parent was being killed has not heard of it.
         for p in &live {
-            kill_group(p, signo::SIGKILL as i32);
+            slay(p);
         }
         if !live.is_empty() {
             return;
@@ -245,12 +250,6 @@ pub fn kill_largest(among: Vec<Arc<Process>>) {
         log::warn!("out of memory: killed process {}", victim.pid);
         victim.container.oom_kills.fetch_add(1, Ordering::Relaxed);
         victim.container.send(&Event::OomKilled { pid: victim.pid });
-        kill_group(&victim, signo::SIGKILL as i32);
+        slay(&victim);
     }
-}
-
-/// Keeps the calling task from going on while its container is frozen. One that is killed goes.
-pub fn stand_still(container: &Container) {
-    let go = || (!container.frozen.load(Ordering::SeqCst)).then_some(());
-    let _ = wait_killable(&container.thaw, go);
 }

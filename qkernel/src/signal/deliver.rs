@@ -35,7 +35,7 @@ pub fn before_return(ctx: &mut Ctx<'_>) -> bool {
             ctx.task.run_calls();
         }
         if bits & work::FREEZE != 0 {
-            crate::container::stand_still(&ctx.task.process.container);
+            ctx.task.process.container.stand_still();
         }
         wait_while_stopped(ctx);
         if bits & work::TRACE != 0 {

@@ -205,7 +205,7 @@ impl Joined {
             pid_of: join.pid_of.clone(),
             ipc_of: join.ipc_of.clone(),
         };
-        let Response::Joined { pid_of, ipc_of, .. } = client.ask(&request, &[])? else {
+        let Response::Joined { pid_of, ipc_of } = client.ask(&request, &[])? else {
             return Err(Error::Protocol);
         };
         Ok(Self {

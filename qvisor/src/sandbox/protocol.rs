@@ -128,11 +128,9 @@ pub enum Response {
         /// Its exit code; 128 + the signal that ended it.
         code: i32,
     },
-    /// The container has joined: its number in the guest kernel, and those of the containers that it shares namespaces with
-    /// (its own where with none).
+    /// The container has joined: the numbers, in the guest kernel, of the containers that it shares namespaces with (its own
+    /// where with none).
     Joined {
-        /// Its own.
-        number: u32,
         /// Whose pid namespace.
         pid_of: u32,
         /// Whose ipc namespace.

@@ -55,7 +55,6 @@ impl Server {
         respond(
             connection,
             &Response::Joined {
-                number: number.0,
                 pid_of: pid_of.0,
                 ipc_of: ipc_of.0,
             },
